@@ -1,0 +1,38 @@
+"""What an algorithm is: three answers. Which trajectories (collect), what each token earns (credit), which loss (objective).
+
+The loop asks and never knows the answer's name: it holds no word of guidance, groups of winners, or distillation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from harness.types import Group, Member, Purpose, Task
+from trainers.objectives.base import Objective
+from trainers.sample import Sample
+
+
+class Rollouts(Protocol):
+    """What the loop lends to ``collect``: sampling with the current weights, judged."""
+
+    step: int
+
+    async def sample(self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN) -> tuple[Member, ...]:
+        """Draw ``size`` trajectories of one task; ``level`` > 0 puts the first ``level`` expert actions into the prompt.
+
+        The seed of each depends on (run, purpose, step, task, level, index) only.
+        """
+        ...
+
+
+class Algorithm(Protocol):
+    def collect(self, tasks: Sequence[Task], rollouts: Rollouts) -> AsyncIterator[Group]:
+        """Yield one finished group per task, in any order; reads no learner state."""
+        ...
+
+    def credit(self, groups: Sequence[Group]) -> list[Sample]:
+        """Turn groups into training rows; rows that can teach nothing are left out."""
+        ...
+
+    def objective(self) -> Objective: ...
