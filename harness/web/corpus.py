@@ -3,6 +3,7 @@
 The index is bm25s, built at the first search. Measured on one CPU core against tantivy: 16 pages are indexed in 1.6 ms
 (tantivy 11 ms and a writer thread; the mini web opens hundreds of such worlds), 6,119 passages in 0.5 s (0.2 s); a search takes
 0.06 ms (0.02) and 0.3 ms (0.1). Ties are broken by page order, so a ranking never depends on the machine.
+A title counts twice: on 237 hop queries of MuSiQue the gold page is then among the first five for 217, else for 213.
 
 Deliberately absent: snippets around the match, spelling correction, fuzzy URLs. A page that shares no token with the query is no hit.
 """
@@ -70,7 +71,7 @@ class CorpusWeb:
     @cached_property
     def _index(self) -> Any:
         """The bm25s index, None for a corpus without a single token (bm25s refuses one)."""
-        documents = [tokens(f"{page.title}\n{page.text}") for page in self.pages]
+        documents = [tokens(f"{page.title}\n{page.title}\n{page.text}") for page in self.pages]
         if not any(documents):
             return None
         import bm25s  # slow to import, and a corpus may never be searched
