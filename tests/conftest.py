@@ -1,0 +1,39 @@
+"""Shared by every test: an own ``$HARNESS_HOME``, one torch thread, and the folder of real data where there is one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before anything imports torch
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def harness_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs and the database of a test live in its own folder; commands started by it inherit that."""
+    home = tmp_path / "harness-home"
+    monkeypatch.setenv("HARNESS_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Callable[[str], Path]:
+    """``data_dir("corpora/musique100")``: that path under $HARNESS_TEST_DATA; the test is skipped, by name, where it is absent."""
+    root = Path(os.environ.get("HARNESS_TEST_DATA", REPO.parent / "shared" / "data"))
+
+    def locate(name: str) -> Path:
+        path = root / name
+        if not path.exists():
+            if os.environ.get("CI") == "true" and root.exists():
+                pytest.fail(f"{path} is missing although the data folder is there")
+            pytest.skip(f"{name} is not in {root} (set HARNESS_TEST_DATA)")
+        return path
+
+    return locate
