@@ -1,0 +1,43 @@
+"""Metrics over the repeated attempts of one task: avg@k, pass@k, pass^k. Pure arithmetic.
+
+It does not know tasks, files or intervals (those are ``leaderboard.stats``), and it never sees an unscorable attempt: callers
+leave those out first, because a missing verdict is neither a success nor a failure.
+
+>>> pass_at_k(4, 1, 2)               # four attempts, one right: chance that two drawn at random hold it
+0.5
+>>> pass_hat_k(4, 2, 2)              # chance that two drawn at random are both right
+0.16666666666666666
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+
+from harness.errors import HarnessError
+
+
+def avg_at_k(values: Sequence[float]) -> float:
+    """Mean reward of a task's attempts; needs at least one."""
+    if not values:
+        raise HarnessError("avg@k needs at least one scored attempt, got none; leave tasks without a verdict out")
+    return sum(values) / len(values)
+
+
+def pass_at_k(n: int, successes: int, k: int) -> float:
+    """Unbiased chance that at least one of ``k`` attempts succeeds, from ``successes`` among ``n``: 1 - C(n-c, k) / C(n, k)."""
+    _check(n, successes, k)
+    return 1.0 - comb(n - successes, k) / comb(n, k)
+
+
+def pass_hat_k(n: int, successes: int, k: int) -> float:
+    """Unbiased chance that all of ``k`` attempts succeed (reliability): C(c, k) / C(n, k)."""
+    _check(n, successes, k)
+    return comb(successes, k) / comb(n, k)
+
+
+def _check(n: int, successes: int, k: int) -> None:
+    if not 0 <= successes <= n:
+        raise HarnessError(f"{successes} successes among {n} attempts is impossible; expected 0 to {n}")
+    if not 1 <= k <= n:
+        raise HarnessError(f"k = {k} draws from {n} attempts is impossible; expected 1 to {n}: sample more attempts or lower k")

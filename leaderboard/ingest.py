@@ -1,0 +1,176 @@
+"""From run logs to rows: one idempotent, incremental reader that serves live runs and rebuilds alike.
+
+A run is read from its watermark to its end; the watermark commits together with the rows it stands for, so a crash in between
+changes nothing. Every row is keyed by the deterministic id of its event, so reading an event twice changes nothing either.
+It never writes to a run directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from harness.errors import HarnessError
+from harness.events import Cursor, Event, read_events
+from leaderboard import rows
+from leaderboard.database import default_url, open_database, upsert
+from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.scoring import score_evaluations
+
+EVENTS_A_COMMIT = 2000
+IN_CLAUSE = 500  # ids in one SQL list
+WRITE_ORDER: tuple[type[Base], ...] = (Task, Attempt, Judgement, Credit, Group, Step, Histogram, Evaluation, Checkpoint)
+
+
+def ingest(run_dir: Path, url: str | None = None) -> None:
+    """Read what is new in one run directory into the database at ``url`` (default: beside its ``runs`` folder)."""
+    engine = open_database(url or default_url(run_dir.resolve().parent.parent))
+    try:
+        ingest_run(engine, run_dir)
+    finally:
+        engine.dispose()
+
+
+def ingest_run(engine: Engine, run_dir: Path) -> int:
+    """Read what is new in one run directory; returns the number of events applied."""
+    if not (run_dir / "events").is_dir():
+        raise HarnessError(f"{run_dir} is no run directory: it holds no events/ folder. Runs live in $HARNESS_HOME/runs/<run id>.")
+    applied, size = 0, log_bytes(run_dir)
+    while True:
+        with engine.begin() as connection:
+            run = _claim(connection, run_dir)
+            count = _apply_chunk(connection, run, run_dir)
+            if count < EVENTS_A_COMMIT:
+                connection.execute(update(Run).where(Run.key == run).values(log_bytes=size))
+        applied += count
+        if count < EVENTS_A_COMMIT:
+            return applied
+
+
+def ingest_all(engine: Engine, runs_dir: Path) -> int:
+    """Read every run under ``runs_dir`` whose log has grown since it was last read; returns the number of events applied."""
+    with engine.connect() as connection:
+        known = {row.run_id: row.log_bytes for row in connection.execute(select(Run.run_id, Run.log_bytes))}
+    applied = 0
+    for run_dir in sorted(p.parent for p in runs_dir.glob("*/events")):
+        if log_bytes(run_dir) != known.get(run_dir.name, 0):
+            applied += ingest_run(engine, run_dir)
+    return applied
+
+
+def clear(engine: Engine) -> None:
+    """Drop every row, so that the next ``ingest_all`` rebuilds the database from the logs alone."""
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(delete(table))
+
+
+def log_bytes(run_dir: Path) -> int:
+    """Size of all event files of a run: unchanged means nothing new to read."""
+    return sum(path.stat().st_size for path in (run_dir / "events").glob("*.jsonl"))
+
+
+def place_of(before: Cursor, after: Cursor) -> str:
+    """Where the event between two neighbouring cursors starts: ``file:byte``, as ``leaderboard.transcripts`` reads it."""
+    seen = dict(before.offsets)
+    return next(f"{name}:{seen.get(name, 0)}" for name, end in after.offsets if seen.get(name, 0) != end)
+
+
+def _claim(connection: Connection, run_dir: Path) -> int:
+    """The run's key, holding its row lock: a write first, so that two readers of one run take turns."""
+    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(Run)
+    fresh = insert.values(run_id=run_dir.name, folder=str(run_dir.resolve()), log_bytes=0, config={}, provenance={})
+    connection.execute(fresh.on_conflict_do_update(index_elements=["run_id"], set_={"folder": insert.excluded.folder}))
+    return connection.execute(select(Run.key).where(Run.run_id == run_dir.name)).scalar_one()
+
+
+def _apply_chunk(connection: Connection, run: int, run_dir: Path) -> int:
+    stored = connection.execute(select(Run.cursor).where(Run.key == run)).scalar_one()
+    before = None if stored is None else Cursor.parse(stored)
+    chunk, count, last = _Chunk(connection, run), 0, before or Cursor()
+    for cursor, event in islice(read_events(run_dir, before), EVENTS_A_COMMIT):
+        chunk.add(event, place_of(last, cursor))
+        last, time, count = cursor, event.time, count + 1
+    if count:
+        chunk.write()
+        score_evaluations(connection, run, chunk.touched_evaluations())
+        connection.execute(update(Run).where(Run.key == run).values(cursor=str(last), updated_at=time))
+    return count
+
+
+class _Chunk:
+    """Rows of consecutive events, written table by table; a rewind first writes what came before it, then deletes."""
+
+    def __init__(self, connection: Connection, run: int) -> None:
+        self._connection = connection
+        self._run = run
+        self._rows: dict[type[Base], list[Mapping[str, Any]]] = {}
+        self._judged: set[str] = set()
+        self._evaluations: set[str] = set()
+
+    def add(self, event: Event, place: str) -> None:
+        match event.kind:
+            case "run":
+                self._write_run(event)
+            case "rewind":
+                self.write()
+                self._rewind(int(event.data["step"]))
+            case "evaluation":
+                self._evaluations.add(event.data["evaluation_id"])
+        for table, row in rows.rows_of(event, place):
+            self._rows.setdefault(table, []).append(row)
+
+    def write(self) -> None:
+        """Write all pending rows; the newest judgement of an attempt takes over ``current``."""
+        for table in WRITE_ORDER:
+            pending = self._rows.pop(table, [])
+            if table is Judgement:
+                self._retire({r["attempt_id"] for r in pending})
+                newest = {r["attempt_id"]: r["judge"] for r in pending}
+                pending = [{**r, "current": newest[r["attempt_id"]] == r["judge"]} for r in pending]
+            owned = pending if table is Task else [{"run": self._run, **r} for r in pending]
+            upsert(self._connection, table, owned)
+
+    def touched_evaluations(self) -> set[str]:
+        """Evaluations whose scores may have changed: named by an event, or holding an attempt judged in this chunk."""
+        found = set(self._evaluations)
+        for ids in _slices(self._judged):
+            query = select(Attempt.evaluation_id).where(Attempt.run == self._run, Attempt.attempt_id.in_(ids)).distinct()
+            found |= {e for e in self._connection.scalars(query) if e is not None}
+        return found
+
+    def _retire(self, attempt_ids: set[str]) -> None:
+        self._judged |= attempt_ids
+        for ids in _slices(attempt_ids):
+            which = update(Judgement).where(Judgement.run == self._run, Judgement.attempt_id.in_(ids))
+            self._connection.execute(which.values(current=False))
+
+    def _write_run(self, event: Event) -> None:
+        self._connection.execute(update(Run).where(Run.key == self._run).values(**rows.run_columns(event)))
+
+    def _rewind(self, step: int) -> None:
+        """Forget training steps >= ``step``. What describes the weights *before* that step (its evaluation, its checkpoint) stays."""
+        run, drop = self._run, self._connection.execute
+        later = select(Evaluation.evaluation_id).where(Evaluation.run == run, Evaluation.step > step)
+        in_training = (Attempt.purpose != "eval") & (Attempt.step >= step)
+        in_evaluation = (Attempt.purpose == "eval") & ((Attempt.step > step) | Attempt.evaluation_id.in_(later))
+        gone = (Attempt.run == run) & (in_training | in_evaluation)
+        drop(delete(Judgement).where(Judgement.run == run, Judgement.attempt_id.in_(select(Attempt.attempt_id).where(gone))))
+        drop(delete(Attempt).where(gone))
+        drop(delete(ScoreRow).where(ScoreRow.run == run, ScoreRow.evaluation_id.in_(later)))
+        drop(delete(Evaluation).where(Evaluation.run == run, Evaluation.step > step))
+        drop(delete(Checkpoint).where(Checkpoint.run == run, Checkpoint.step > step))
+        for table in (Credit, Group, Step, Histogram):
+            columns = table.__table__.c
+            drop(delete(table).where(columns.run == run, columns.step >= step))
+
+
+def _slices(ids: set[str]) -> Iterator[list[str]]:
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), IN_CLAUSE):
+        yield ordered[start : start + IN_CLAUSE]

@@ -1,0 +1,73 @@
+"""The board as a table in the terminal: models, methods inside, a column a benchmark, deltas in words where they are not real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement, build
+from leaderboard.words import EMPTY, column_title, delta_words, method_title, percent, points, seeds_words
+
+
+def print_board(
+    measurements: Sequence[Measurement], parts: Mapping[Column, Mapping[str, str]], method: str | None = None, run_id: str | None = None
+) -> None:
+    """Print the board of these measurements; ``method`` and ``run_id`` narrow the rows after deltas to the base were taken."""
+    console = Console(soft_wrap=False)
+    board = build(measurements, parts)
+    entries = [e for e in board.entries if method in (None, e.method) and (run_id is None or run_id in _runs(e))]
+    if not entries:
+        console.print(EMPTY, markup=False, highlight=False)
+        return
+    console.print(_table(board, entries))
+    console.print(
+        "Scores in % of questions, 95% interval in brackets; deltas to the base in points. "
+        "Grey: the paired test cannot tell the delta from zero.",
+        style="dim",
+        markup=False,
+        highlight=False,
+    )
+
+
+def _runs(entry: Entry) -> set[str]:
+    return {m.run_id for cell in entry.cells.values() for m in cell.runs}
+
+
+def _table(board: Board, entries: Sequence[Entry]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("model / method", no_wrap=True)
+    for column in board.columns:
+        table.add_column(column_title(column), justify="left", min_width=24)
+    model = None
+    for entry in entries:
+        if entry.model != model:
+            model = entry.model
+            table.add_row(Text(model, style="bold"))
+        table.add_row(_name(entry), *(_cell(entry, entry.cells.get(c)) for c in board.columns))
+    return table
+
+
+def _name(entry: Entry) -> Text:
+    name = Text("  " + method_title(entry.method))
+    for extra in (entry.label, seeds_words(entry.seeds) if len(entry.seeds) > 1 else ""):
+        name.append(f" {extra}" if extra else "", style="dim")
+    return name
+
+
+def _cell(entry: Entry, cell: Cell | None) -> Text:
+    if cell is None:
+        return Text("-", style="dim")
+    text = Text(percent(cell.score.value), style="bold" if cell.rank == "best" else "")
+    if cell.score.low is not None and cell.score.high is not None:
+        text.append(f" [{percent(cell.score.low)}, {percent(cell.score.high)}]", style="dim")
+    text.append(f" n={cell.score.n}", style="dim")
+    if entry.method != BASE and cell.to_base is not None:
+        real = cell.to_base.distinguishable
+        text.append(f"\n{points(cell.to_base.delta)}", style="green" if real and cell.to_base.delta > 0 else "red" if real else "dim")
+        text.append(f" {delta_words(cell.to_base)}", style="dim")
+    for note in cell.notes:
+        text.append(f"\n! {note}", style="yellow")
+    return text

@@ -1,0 +1,203 @@
+"""Tables of the leaderboard: narrow rows and aggregates, rebuilt at any time from the run logs, which stay the truth.
+
+Every row is keyed by its run and by the deterministic id of its event, so that ingesting twice changes nothing. Transcripts and
+token arrays are not here: an attempt keeps the place of its event in the log and of its blob.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+RUN = "runs.key"
+
+
+class Base(DeclarativeBase):
+    """Registry of every table below."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {int: BigInteger, dict[str, Any]: JSON, list[Any]: JSON}
+
+
+class Run(Base):
+    """One run directory, its settings, and how far its log has been read (``cursor``)."""
+
+    __tablename__ = "runs"
+    key: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    run_id: Mapped[str] = mapped_column(String(200), unique=True)
+    folder: Mapped[str] = mapped_column(Text)
+    cursor: Mapped[str | None] = mapped_column(Text)
+    log_bytes: Mapped[int] = mapped_column(default=0)
+    command: Mapped[str] = mapped_column(String(40), default="")
+    model: Mapped[str] = mapped_column(String(200), default="")
+    method: Mapped[str] = mapped_column(String(80), default="")
+    seed: Mapped[int | None]
+    recipe: Mapped[str] = mapped_column(String(16), default="")
+    status: Mapped[str] = mapped_column(String(16), default="started")
+    error: Mapped[str | None] = mapped_column(Text)
+    parent: Mapped[str | None] = mapped_column(String(200))
+    config: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    changed: Mapped[dict[str, Any] | None]
+    provenance: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    started_at: Mapped[str | None] = mapped_column(String(40))
+    updated_at: Mapped[str | None] = mapped_column(String(40))
+    finished_at: Mapped[str | None] = mapped_column(String(40))
+
+
+class Task(Base):
+    """A question, stored once whatever the number of runs; ``key`` hashes its content, so an edited question is another row."""
+
+    __tablename__ = "tasks"
+    key: Mapped[str] = mapped_column(String(32), primary_key=True)
+    task_id: Mapped[str] = mapped_column(String(300), index=True)
+    question: Mapped[str] = mapped_column(Text)
+    web: Mapped[str] = mapped_column(String(200))
+    gold: Mapped[list[Any] | None]
+    tags: Mapped[dict[str, Any]]
+
+
+class Attempt(Base):
+    """One episode without its text: ``place`` finds its event in the log, ``blob`` its token arrays."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        Index("attempts_by_step", "run", "purpose", "step"),
+        Index("attempts_by_evaluation", "run", "evaluation_id"),
+        {"sqlite_with_rowid": False},
+    )
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    task: Mapped[str] = mapped_column(String(32))
+    task_id: Mapped[str] = mapped_column(String(300))
+    purpose: Mapped[str] = mapped_column(String(8))
+    evaluation_id: Mapped[str | None] = mapped_column(String(300))
+    step: Mapped[int | None]
+    level: Mapped[int]
+    position: Mapped[int]
+    status: Mapped[str] = mapped_column(String(20))
+    answer: Mapped[str | None] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)
+    turns: Mapped[int | None]
+    tool_calls: Mapped[int | None]
+    tool_errors: Mapped[int | None]
+    prompt_tokens: Mapped[int | None]
+    generated_tokens: Mapped[int | None]
+    seconds: Mapped[float | None]
+    place: Mapped[str] = mapped_column(Text)
+    blob: Mapped[dict[str, Any] | None]
+
+
+class Judgement(Base):
+    """A verdict on an attempt; a regrade adds one and takes over ``current``."""
+
+    __tablename__ = "judgements"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    judge: Mapped[str] = mapped_column(String(200), primary_key=True)
+    current: Mapped[bool]
+    value: Mapped[float | None]
+    status: Mapped[str] = mapped_column(String(20))
+    layer: Mapped[str] = mapped_column(String(200))
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class Credit(Base):
+    """What one attempt earned in training."""
+
+    __tablename__ = "credits"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    step: Mapped[int]
+    advantage: Mapped[float | None]
+    tokens: Mapped[int | None]
+    guided: Mapped[bool]
+    ratio_mean: Mapped[float | None]
+    trained: Mapped[bool]
+
+
+class Group(Base):
+    """One cell of the rescue map."""
+
+    __tablename__ = "groups"
+    __table_args__ = (Index("groups_by_step", "run", "step"), {"sqlite_with_rowid": False})
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    group_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    step: Mapped[int]
+    task_id: Mapped[str] = mapped_column(String(300))
+    outcome: Mapped[str] = mapped_column(String(16))
+    level: Mapped[int | None]
+    max_level: Mapped[int]
+    probes: Mapped[list[Any]]
+    generated_tokens: Mapped[int]
+
+
+class Step(Base):
+    """One number of one training step; ``value`` is None where the step had nothing to measure."""
+
+    __tablename__ = "steps"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float | None]
+
+
+class Histogram(Base):
+    """One distribution of one training step: ``edges`` has one entry more than ``counts``."""
+
+    __tablename__ = "histograms"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    edges: Mapped[list[Any]]
+    counts: Mapped[list[Any]]
+
+
+class Evaluation(Base):
+    """One pass over a benchmark; ``verdicts`` packs the mean reward of each scored question for paired tests."""
+
+    __tablename__ = "evaluations"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    evaluation_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    benchmark: Mapped[str] = mapped_column(String(120))
+    split: Mapped[str] = mapped_column(String(120))
+    step: Mapped[int | None]
+    n: Mapped[int]
+    judge: Mapped[str] = mapped_column(String(200))
+    model: Mapped[str] = mapped_column(String(200))
+    method: Mapped[str] = mapped_column(String(80))
+    seed: Mapped[int | None]
+    comparability: Mapped[str] = mapped_column(String(80))
+    generated_tokens_total: Mapped[int | None]
+    finished: Mapped[bool]
+    at: Mapped[str] = mapped_column(String(40))
+    verdicts: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class ScoreRow(Base):
+    """One aggregate of one evaluation; ``part`` is empty for the whole set, or one tag such as ``hops=3``."""
+
+    __tablename__ = "scores"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    evaluation_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    metric: Mapped[str] = mapped_column(String(40), primary_key=True)
+    part: Mapped[str] = mapped_column(String(200), primary_key=True)
+    score: Mapped[float]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    n: Mapped[int]
+    coverage: Mapped[float]
+    method: Mapped[str] = mapped_column(String(80))
+
+
+class Checkpoint(Base):
+    """Weights written by a run, with the hash of each file."""
+
+    __tablename__ = "checkpoints"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    folder: Mapped[str] = mapped_column(Text)
+    files: Mapped[dict[str, Any]]

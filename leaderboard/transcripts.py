@@ -1,0 +1,61 @@
+"""Text and tokens of one attempt, read from its run directory by offset. Everything here is untrusted: a model or a web page wrote it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RunLogError
+from harness.events import read_blob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """One sampled token: its id, its text, and the log-probability (nats) that the behaviour policy gave it."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """An attempt as it happened: ``data`` is its event's payload, ``spans`` the tokens of each turn (empty without a blob)."""
+
+    data: Mapping[str, Any]
+    spans: tuple[tuple[Token, ...], ...]
+    missing: str = ""  # why the tokens cannot be shown, in words
+
+
+def read_transcript(folder: Path, place: str, blob: Mapping[str, Any] | None) -> Transcript:
+    """The attempt whose event starts at ``place`` (``file:byte``). Raises RunLogError if the run directory is gone or changed."""
+    name, _, offset = place.rpartition(":")
+    path = folder / "events" / name
+    try:
+        with path.open("rb") as file:
+            file.seek(int(offset))
+            data = json.loads(file.readline())["data"]
+    except FileNotFoundError as error:
+        raise RunLogError(
+            f"{path} is missing: the run directory was moved or deleted; bring it back or run `harness leaderboard rebuild`"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise RunLogError(f"{path} at byte {offset}: no event starts here; run `harness leaderboard rebuild`") from error
+    if blob is None:
+        return Transcript(data=data, spans=(), missing="no token arrays were recorded")
+    try:
+        return Transcript(data=data, spans=_spans(read_blob(folder, blob)))
+    except RunLogError as error:
+        return Transcript(data=data, spans=(), missing=str(error))
+
+
+def _spans(arrays: Mapping[str, Any]) -> tuple[tuple[Token, ...], ...]:
+    spans = arrays.get("spans") or []
+    pieces = arrays.get("pieces") or [[f"[{i}]" for i in span["ids"]] for span in spans]
+    return tuple(
+        tuple(Token(id=i, text=t, logprob=p) for i, t, p in zip(span["ids"], texts, span["logprobs"], strict=False))
+        for span, texts in zip(spans, pieces, strict=False)
+    )

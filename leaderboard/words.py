@@ -1,0 +1,75 @@
+"""How numbers are said, the same in the terminal and on the pages: percentages, signed points, and what a delta is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leaderboard.standings import Column
+from leaderboard.stats import Comparison
+
+EMPTY = (
+    "No finished evaluation yet. `make demo` trains the tiny model and evaluates it; "
+    "`harness eval --model tiny --benchmarks miniweb` only evaluates."
+)
+
+METHOD_TITLES = {"base": "base", "zero-rl": "+ RL (zero-RL)", "actguide": "+ ActGuide-RL", "sft": "+ SFT", "opsd": "+ OPSD"}
+
+
+def method_title(method: str) -> str:
+    """A method's name on the board."""
+    return METHOD_TITLES.get(method, f"+ {method}")
+
+
+def column_title(column: Column) -> str:
+    """A column's heading: benchmark and split, or the part."""
+    return column.part.replace("=", " ") if column.part else f"{column.benchmark} {column.split}".strip()
+
+
+def percent(fraction: float) -> str:
+    """``0.514`` as ``51.4``: the unit stands in the heading."""
+    return f"{100 * fraction:.1f}"
+
+
+def points(difference: float) -> str:
+    """A signed difference in percentage points, with a true minus sign."""
+    sign = "+" if difference > 0 else "\N{MINUS SIGN}" if difference < 0 else "\N{PLUS-MINUS SIGN}"
+    return f"{sign}{abs(100 * difference):.1f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value in words."""
+    if p is None:
+        return "no test is possible"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def delta_words(comparison: Comparison) -> str:
+    """Whether a delta is real, in a few words."""
+    if comparison.distinguishable:
+        return p_value(comparison.p)
+    if comparison.delta == 0:
+        return "no difference seen"
+    if comparison.more:
+        return f"not distinguishable, needs about {comparison.more:,} more questions"
+    return "not distinguishable, needs more seeds or questions"
+
+
+def comparison_sentence(comparison: Comparison) -> str:
+    """Wins, losses and the test, as one sentence."""
+    gap = (
+        ""
+        if comparison.gap is None
+        else f" With {comparison.n} questions, a gap of about {100 * comparison.gap:.0f} points is found four times in five."
+    )
+    interval = ""
+    if comparison.low is not None and comparison.high is not None:
+        interval = f", 95% interval {points(comparison.low)} to {points(comparison.high)}"
+    return (
+        f"{points(comparison.delta)} points to the base{interval}: ahead on {comparison.wins}, behind on {comparison.losses}, "
+        f"equal on {comparison.ties} ({comparison.method}, {p_value(comparison.p)}).{gap}"
+    )
+
+
+def seeds_words(seeds: Sequence[int]) -> str:
+    """``seed 0`` or ``3 seeds``."""
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"

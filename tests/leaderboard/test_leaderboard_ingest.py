@@ -1,0 +1,230 @@
+"""Ingest: the same rows whatever the number of readings, interruptions, torn tails and rewinds."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from leaderboard_logs import Episode, Recipe, build, evaluate, record_attempt, start
+from sqlalchemy import Engine, create_engine, inspect, select, text
+
+from harness.errors import HarnessError, UsageError
+from harness.events import Kind, Recorder
+from leaderboard.database import default_url, open_database, upgrade
+from leaderboard.ingest import clear, ingest, ingest_all, ingest_run
+from leaderboard.schema import Base
+from leaderboard.store import Store
+
+SMALL = Recipe(model="tiny", method="actguide", steps=4, groups=4, questions=8)
+
+
+def dump(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
+    """All rows of all tables."""
+    with engine.connect() as connection:
+        tables = Base.metadata.sorted_tables
+        return {t.name: sorted((tuple(map(repr, row)) for row in connection.execute(select(t))), key=repr) for t in tables}
+
+
+def database(home: Path) -> Engine:
+    return open_database(default_url(home))
+
+
+def test_ingesting_twice_changes_nothing(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    ingest(run_dir)
+    engine = database(tmp_path)
+    once = dump(engine)
+    assert len(once["attempts"]) == 8 + 4 * 2 * 4
+    assert ingest_run(engine, run_dir) == 0
+    assert dump(engine) == once
+
+
+def test_reading_every_event_again_from_the_start_changes_nothing(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    engine = database(tmp_path)
+    ingest_run(engine, run_dir)
+    once = dump(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE runs SET cursor = NULL"))
+    assert ingest_run(engine, run_dir) > 100
+    assert dump(engine) == once
+
+
+def test_piecewise_reading_equals_one_reading(tmp_path: Path) -> None:
+    whole = build(tmp_path / "runs", SMALL)
+    lines = next((whole / "events").glob("*.jsonl")).read_bytes().splitlines(keepends=True)
+    piecewise = tmp_path / "other" / "runs" / whole.name
+    (piecewise / "events").mkdir(parents=True)
+    engine = open_database(f"sqlite:///{tmp_path / 'piecewise.sqlite'}")
+    for start_line in range(0, len(lines), 17):
+        with (piecewise / "events" / "main-0.jsonl").open("ab") as file:
+            file.write(b"".join(lines[start_line : start_line + 17]))
+        ingest_run(engine, piecewise)
+    ingest(whole)
+    pieces, at_once = dump(engine), dump(database(tmp_path))
+    for name in ("attempts", "judgements", "credits", "groups", "steps", "histograms", "evaluations", "scores"):
+        drop_place = [tuple(v for v in row if ".jsonl:" not in v) for row in pieces[name]]
+        assert drop_place == [tuple(v for v in row if ".jsonl:" not in v) for row in at_once[name]], name
+
+
+def test_a_torn_tail_waits_until_its_line_is_whole(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    log = next((run_dir / "events").glob("*.jsonl"))
+    content = log.read_bytes()
+    cut = content.rstrip(b"\n").rfind(b"\n") + 20
+    log.write_bytes(content[:cut])
+    engine = database(tmp_path)
+    ingest_run(engine, run_dir)
+    run = Store(engine).run(run_dir.name)
+    assert run is not None and run.status == "started"
+    log.write_bytes(content)
+    assert ingest_run(engine, run_dir) == 1
+    run = Store(engine).run(run_dir.name)
+    assert run is not None and run.status == "finished"
+
+
+def test_a_reader_killed_at_random_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", Recipe(model="tiny", method="actguide", steps=30, questions=40))
+    code = "import sys, pathlib, leaderboard.ingest as i; i.EVENTS_A_COMMIT = 100; i.ingest(pathlib.Path(sys.argv[1]))"
+    rng = random.Random(0)
+    for _ in range(3):
+        reader = subprocess.Popen([sys.executable, "-c", code, str(run_dir)])
+        time.sleep(0.5 + rng.random() * 0.4)
+        reader.kill()
+        reader.wait()
+    ingest(run_dir)
+    clean = open_database(f"sqlite:///{tmp_path / 'clean.sqlite'}")
+    ingest_run(clean, run_dir)
+    assert dump(database(tmp_path)) == dump(clean)
+
+
+def test_a_rewind_takes_back_later_training_steps_and_what_was_measured_after_them(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    engine = database(tmp_path)
+    ingest_run(engine, run_dir)
+    with Recorder(run_dir) as log:
+        log.record(Kind.REWIND, {"step": 2})
+    ingest_run(engine, run_dir)
+    rows = dump(engine)
+    run = Store(engine).run(run_dir.name)
+    assert run is not None
+    assert {g.step for g in Store(engine).groups(run.key)} == {0, 1}
+    assert {step for step, _ in Store(engine).series(run.key)["reward/mean"]} == {0, 1}
+    assert len(rows["attempts"]) == len(rows["judgements"]) == 2 * 2 * 4
+    assert rows["evaluations"] == rows["scores"] == rows["checkpoints"] == []
+
+
+def test_a_rewind_keeps_the_evaluation_of_the_weights_it_returns_to(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    with Recorder(run_dir) as log:
+        log.record(Kind.REWIND, {"step": SMALL.steps})
+    ingest(run_dir)
+    row = Store(database(tmp_path)).scores()[0]
+    assert row["step"] == SMALL.steps and row["n"] == 8
+
+
+def test_a_regrade_replaces_the_verdict_and_the_score(tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs" / "r"
+    recipe = Recipe(model="tiny", method="base", questions=4)
+    with Recorder(run_dir) as log:
+        start(log, recipe)
+        evaluation = evaluate(log, recipe, -1.0, random.Random(0))
+    ingest(run_dir)
+    assert Store(database(tmp_path)).scores()[0]["score"] == 0.0
+    with Recorder(run_dir, writer="regrade") as log:
+        again = {
+            "attempt_id": f"{evaluation}/test-000/k0/0",
+            "judge": "llm",
+            "value": 1.0,
+            "status": "judged",
+            "layer": "llm",
+            "detail": "",
+        }
+        log.record(Kind.JUDGEMENT, again)
+    ingest(run_dir)
+    assert Store(database(tmp_path)).scores()[0]["score"] == 0.25
+
+
+def test_an_outage_lowers_coverage_and_never_counts_as_wrong(tmp_path: Path) -> None:
+    run_dir, rng = tmp_path / "runs" / "r", random.Random(0)
+    head = {"evaluation_id": "e", "benchmark": "miniweb", "split": "test", "step": 0, "n": 4, "judge": "exact"}
+    head |= {"model": "tiny", "method": "base", "seed": 0, "comparability": "c"}
+    with Recorder(run_dir) as log:
+        start(log, Recipe(model="tiny", method="base"))
+        log.record(Kind.EVALUATION, {"phase": "started", **head})
+        for i, right in enumerate((True, False, None, None)):
+            record_attempt(log, Episode(task_id=f"t{i}", question="?", hops=2, right=right, purpose="eval", evaluation="e"), rng)
+        log.record(Kind.EVALUATION, {"phase": "finished", **head})
+    ingest(run_dir)
+    (row,) = Store(database(tmp_path)).scores()
+    assert (row["score"], row["n"], row["coverage"]) == (0.5, 2, 0.5)
+
+
+def test_an_unfinished_evaluation_has_no_score(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    log = next((run_dir / "events").glob("*.jsonl"))
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:-2]))
+    ingest(run_dir)
+    assert Store(database(tmp_path)).scores() == []
+
+
+def test_a_rebuild_gives_the_rows_of_the_live_reading(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    engine = database(tmp_path)
+    ingest_run(engine, run_dir)
+    live = dump(engine)
+    clear(engine)
+    assert dump(engine)["attempts"] == []
+    ingest_all(engine, tmp_path / "runs")
+    rebuilt = dump(engine)
+    assert {k: len(v) for k, v in rebuilt.items()} == {k: len(v) for k, v in live.items()}
+    assert rebuilt["scores"] == live["scores"]
+
+
+def test_only_runs_whose_log_grew_are_read_again(tmp_path: Path) -> None:
+    build(tmp_path / "runs", SMALL)
+    engine = database(tmp_path)
+    assert ingest_all(engine, tmp_path / "runs") > 0
+    assert ingest_all(engine, tmp_path / "runs") == 0
+
+
+def test_the_migrations_build_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'm.sqlite'}")
+    upgrade(engine)
+    upgrade(engine)
+    plain = create_engine("sqlite://")
+    Base.metadata.create_all(plain)
+    shapes = []
+    for one in (engine, plain):
+        view = inspect(one)
+        names = sorted(set(view.get_table_names()) - {"alembic_version"})
+        columns = {n: [(c["name"], str(c["type"]), c["nullable"]) for c in view.get_columns(n)] for n in names}
+        indexes = {n: sorted((i["name"], tuple(i["column_names"])) for i in view.get_indexes(n)) for n in names}
+        keys = {n: view.get_pk_constraint(n)["constrained_columns"] for n in names}
+        shapes.append((columns, indexes, keys))
+    assert shapes[0] == shapes[1]
+
+
+def test_the_database_waits_instead_of_failing_when_busy_and_uses_wal(tmp_path: Path) -> None:
+    with database(tmp_path).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+
+
+def test_a_folder_without_events_is_refused_with_what_a_run_directory_is(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"no events/ folder"):
+        ingest_run(database(tmp_path), tmp_path)
+
+
+def test_a_malformed_database_url_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="HARNESS_DATABASE_URL"):
+        open_database("not a url")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "leaderboard.sqlite").write_text("hello " * 1000)
+    with pytest.raises(HarnessError, match="leaderboard.sqlite"):
+        database(tmp_path)

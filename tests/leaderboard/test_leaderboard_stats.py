@@ -1,0 +1,72 @@
+"""Intervals and tests against closed forms, textbook values and simulation."""
+
+import random
+
+import pytest
+from scipy import stats as reference
+
+from leaderboard.stats import clustered, compare, interval, mcnemar_p, questions_needed, smallest_gap, wilson
+
+
+def verdicts(values: list[float]) -> dict[str, float]:
+    return {f"t{i}": v for i, v in enumerate(values)}
+
+
+def test_wilson_matches_hand_computed_values() -> None:
+    found = wilson(8, 10)  # (0.8 + z^2/20 +- z sqrt(0.016 + z^2/400)) / (1 + z^2/10), z = 1.959964
+    assert (found.low, found.high) == (pytest.approx(0.490162, abs=1e-6), pytest.approx(0.943318, abs=1e-6))
+    nothing = wilson(0, 20)
+    assert nothing.low == 0.0 and nothing.high == pytest.approx(0.161125, abs=1e-6)
+
+
+def test_mcnemar_is_the_two_sided_exact_binomial() -> None:
+    for wins, losses in ((31, 12), (5, 5), (0, 7), (1, 0)):
+        assert mcnemar_p(wins, losses) == pytest.approx(reference.binomtest(wins, wins + losses).pvalue)
+    assert mcnemar_p(0, 0) == 1.0
+
+
+def test_a_pair_of_runs_is_compared_on_shared_questions_only() -> None:
+    found = compare([verdicts([1, 1, 0, 1])], [verdicts([0, 1, 0])])
+    assert found is not None
+    assert (found.n, found.wins, found.losses, found.ties) == (3, 1, 0, 2)
+    assert found.delta == pytest.approx(1 / 3) and not found.distinguishable and found.more is not None
+
+
+def test_nothing_shared_is_no_comparison() -> None:
+    assert compare([{"a": 1.0}], [{"b": 1.0}]) is None
+    assert compare([{"a": 1.0}], []) is None
+
+
+def test_fractional_verdicts_use_questions_as_clusters() -> None:
+    values = [0.25, 0.5, 0.75, 0.5]
+    found = interval([verdicts(values)])
+    expected = reference.t.interval(0.95, 3, loc=0.5, scale=reference.sem(values))
+    assert (found.low, found.high) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+    assert clustered([1.0]).low is None
+
+
+def test_identical_seeds_add_no_seed_variance_and_unlike_seeds_widen_the_interval() -> None:
+    one = verdicts([1.0, 0.0] * 50)
+    other = verdicts([1.0] * 80 + [0.0] * 20)
+    alike, unlike = interval([one, one, one]), interval([one, other])
+    assert alike.value == 0.5 and alike.high is not None and alike.low is not None
+    assert alike.high - alike.low == pytest.approx(2 * reference.t.ppf(0.975, 99) * reference.sem([1.0, 0.0] * 50))
+    assert unlike.high is not None and unlike.low is not None and unlike.high - unlike.low > 0.4
+
+
+def test_the_interval_over_seeds_covers_the_truth_at_least_as_often_as_promised() -> None:
+    rng, covered, trials = random.Random(0), 0, 300
+    for _ in range(trials):
+        chances = {f"t{i}": min(max(rng.gauss(0.4, 0.25), 0), 1) for i in range(60)}
+        shifts = [rng.gauss(0, 0.05) for _ in range(3)]
+        found = interval([{t: float(rng.random() < c + s) for t, c in chances.items()} for s in shifts])
+        assert found.low is not None and found.high is not None
+        covered += found.low <= 0.4 <= found.high
+    assert covered / trials >= 0.93
+
+
+def test_the_needed_number_of_questions_finds_the_difference_four_times_in_five() -> None:
+    n = questions_needed(0.1, 0.3 - 0.01)
+    assert n == pytest.approx(228, abs=1)  # ((1.95996 + 0.84162) / 0.1)^2 * 0.29
+    assert smallest_gap(0.2, 103) == pytest.approx(0.1234, abs=1e-3)
+    assert questions_needed(0.0, 0.2) is None and smallest_gap(0.0, 10) is None
