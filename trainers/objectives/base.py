@@ -38,7 +38,10 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """``loss_N``: differentiable, unweighted. ``metrics``: detached per-token values (N) to be averaged over tokens by name."""
+    """``loss_N``: differentiable, unweighted. ``metrics``: detached per-token values (N) to be averaged over tokens by name.
+
+    A metric is NaN at the tokens that it says nothing about; they are left out of its average.
+    """
 
     loss_N: torch.Tensor
     metrics: dict[str, torch.Tensor]

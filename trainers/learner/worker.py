@@ -1,0 +1,178 @@
+"""What one rank does with its share of the rows: reference forward, micro-batches, steps, scores. Knows no other rank.
+
+A worker receives complete orders (its rows with their weights already fixed), so nothing here depends on how many ranks there
+are, beyond the collectives that its policy runs inside forward, backward and step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.types import Ids
+from trainers.learner.forward import Padded, Scorer, load_model, pad
+from trainers.learner.tally import Tally
+from trainers.objectives.base import Objective, Stream, Tokens
+from trainers.sample import Sample
+
+if TYPE_CHECKING:
+    from trainers.learner.base import LearnerConfig
+    from trainers.learner.deepspeed import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightedRow:
+    """A sample and the loss weight of each of its sampled tokens, as rank 0 fixed them for the whole mini-batch."""
+
+    sample: Sample
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOrder:
+    """One rank's part of an update: mini-batch -> micro-batch -> rows. ``version`` tells fresh samples from stale ones."""
+
+    minibatches: tuple[tuple[tuple[WeightedRow, ...], ...], ...]
+    objective: Objective
+    temperature: float
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOutcome:
+    """What one rank saw. ``diverged`` names attempts with a non-finite loss; then no further step was taken, on any rank."""
+
+    tally: Tally
+    grad_norms: tuple[float, ...]
+    diverged: tuple[str, ...] | None = None
+
+
+class NonFiniteGradient(Exception):
+    """Raised by the policy instead of a step, on every rank at once."""
+
+
+class Worker:
+    """One rank's policy with everything around it."""
+
+    def __init__(self, directory: Path, config: LearnerConfig, policy: Policy) -> None:
+        self._directory = directory
+        self._config = config
+        self.policy = policy
+        self._reference: Scorer | None = None
+
+    def update(self, order: UpdateOrder) -> UpdateOutcome:
+        """One optimiser step per mini-batch. Every rank leaves at the same mini-batch if any rank's loss is not finite."""
+        minibatches = [[_Microbatch.of(rows, self.policy.device) for rows in minibatch] for minibatch in order.minibatches]
+        if Stream.REFERENCE in order.objective.streams:
+            for minibatch in minibatches:
+                for microbatch in minibatch:
+                    microbatch.reference_N = self._score_reference(microbatch.padded, order.temperature)
+        tally, norms = Tally(), []
+        for number, minibatch in enumerate(minibatches):
+            bad: list[str] = []
+            for microbatch in minibatch:
+                bad += self._accumulate(microbatch, order, tally, first=number == 0)
+            if self.policy.any_rank(bool(bad)):
+                return UpdateOutcome(tally=tally, grad_norms=tuple(norms), diverged=tuple(bad))
+            try:
+                norms.append(self.policy.step())
+            except NonFiniteGradient:
+                everyone = tuple(attempt for microbatch in minibatch for attempt in microbatch.attempts)
+                return UpdateOutcome(tally=tally, grad_norms=tuple(norms), diverged=everyone)
+        return UpdateOutcome(tally=tally, grad_norms=tuple(norms))
+
+    def logprobs(self, microbatches: Sequence[Sequence[Ids]], temperature: float) -> list[list[list[float]]]:
+        """T - 1 log-probabilities of every sequence, in the order given."""
+        scored = []
+        for rows in microbatches:
+            padded = pad(rows, [[False] + [True] * (len(row) - 1) for row in rows]).to(self.policy.device)
+            values = self.policy.score(padded, temperature)
+            scored.append([part.tolist() for part in values.split([len(row) - 1 for row in rows])] if rows else [])
+        return scored
+
+    def save(self, folder: Path) -> None:
+        self.policy.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self.policy.load(folder)
+
+    def gather(self) -> None:
+        """Take part in rank 0's walk over the full weights."""
+        for _ in self.policy.weights():
+            pass
+
+    def _accumulate(self, microbatch: _Microbatch, order: UpdateOrder, tally: Tally, first: bool) -> list[str]:
+        """Forward and backward of one micro-batch; returns the attempts whose loss is not finite (their backward still runs)."""
+        logprobs_N = self.policy.forward(microbatch.padded, order.temperature)
+        tokens = microbatch.tokens(logprobs_N)
+        terms = order.objective.terms(tokens)
+        loss = (microbatch.weights_N * terms.loss_N).sum()
+        self.policy.backward(loss)
+        tally.loss += float(loss.detach())
+        tally.add(terms, tokens, microbatch.attempts, microbatch.row_N)
+        if first:
+            fresh_N = microbatch.fresh(order.version) & ~tokens.guided_N
+            tally.add_mismatch((logprobs_N.detach() - tokens.behaviour_N)[fresh_N].abs())
+        unfit = microbatch.row_N[~terms.loss_N.detach().isfinite()].unique()
+        return [microbatch.attempts[row] for row in unfit.tolist()]
+
+    def _score_reference(self, padded: Padded, temperature: float) -> torch.Tensor:
+        """The frozen start of this run, a second copy read from the original folder even after a resume."""
+        if self._reference is None:
+            model = load_model(self._directory, self._config.dtype).to(self.policy.device).eval().requires_grad_(False)
+            self._reference = Scorer(model, self._config.logits_mb)
+        with torch.no_grad():
+            scored: torch.Tensor = self._reference(padded, temperature)
+        return scored
+
+
+@dataclass(slots=True, kw_only=True)
+class _Microbatch:
+    """Rows of one forward, their streams flat and aligned (suffix N)."""
+
+    padded: Padded
+    attempts: tuple[str, ...]
+    versions: tuple[int, ...]
+    row_N: torch.Tensor
+    behaviour_N: torch.Tensor
+    advantages_N: torch.Tensor
+    weights_N: torch.Tensor
+    guided_N: torch.Tensor
+    reference_N: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[WeightedRow], device: torch.device) -> _Microbatch:
+        samples = [row.sample for row in rows]
+        row_N = torch.repeat_interleave(torch.tensor([len(s.behaviour) for s in samples], dtype=torch.long)).to(device)
+        guided_B = torch.tensor([s.guided for s in samples], dtype=torch.bool, device=device)
+        return cls(
+            padded=pad([s.ids for s in samples], [s.mask for s in samples]).to(device),
+            attempts=tuple(s.attempt_id for s in samples),
+            versions=tuple(s.version for s in samples),
+            row_N=row_N,
+            behaviour_N=_flat([s.behaviour for s in samples], device),
+            advantages_N=_flat([s.advantages for s in samples], device),
+            weights_N=_flat([row.weights for row in rows], device),
+            guided_N=guided_B[row_N],
+        )
+
+    def tokens(self, logprobs_N: torch.Tensor) -> Tokens:
+        return Tokens(
+            logprobs_N=logprobs_N,
+            behaviour_N=self.behaviour_N,
+            reference_N=self.reference_N,
+            advantages_N=self.advantages_N,
+            guided_N=self.guided_N,
+        )
+
+    def fresh(self, version: int) -> torch.Tensor:
+        """Which tokens were sampled with the weights as they are now."""
+        return torch.tensor([v == version for v in self.versions], dtype=torch.bool, device=self.row_N.device)[self.row_N]
+
+
+def _flat(rows: Sequence[Sequence[float]], device: torch.device) -> torch.Tensor:
+    return torch.tensor([value for row in rows for value in row], dtype=torch.float32, device=device)
