@@ -1,0 +1,112 @@
+"""Wrong requests and broken machines: what, where and what to do, on standard error, without a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from harness.cli.main import run_command
+from harness.errors import DataError, UsageError
+
+HARNESS = Path(sys.executable).parent / "harness"
+
+
+def harness(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([HARNESS, *arguments], capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def raising(error: BaseException) -> click.Command:
+    def callback() -> None:
+        raise error
+
+    return click.Command("broken", callback=callback)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lst"], "unknown command 'lst'. Did you mean 'list'?"),
+        (["list", "trainer"], "unknown kind 'trainer'. Did you mean 'trainers'?"),
+        (["list", "--format", "xml"], "'xml' is not one of 'table', 'json'"),
+        (["--nope"], "No such option"),
+    ],
+)
+def test_a_wrong_request_is_answered_in_words_with_exit_code_2(arguments: list[str], words: str) -> None:
+    done = harness(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UsageError("unknown model 'x'"), 2, "harness: unknown model 'x'"),
+        (DataError("rows.jsonl, row 17: not JSON"), 1, "harness: rows.jsonl, row 17: not JSON"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 1, "/runs/x: No space left on device (the disk is full: make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs/x"), 1, "/runs/x: Permission denied (mend the rights"),
+        (OSError(errno.EADDRINUSE, "Address already in use"), 1, "choose another with --port"),
+        (click.UsageError("no such option: -x"), 2, "no such option: -x"),
+    ],
+)
+def test_the_boundary_turns_an_error_into_words_and_an_exit_code(
+    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(raising(error), []) == code
+    captured = capsys.readouterr()
+    assert words in captured.err and "Traceback" not in captured.err and captured.out == ""
+
+
+def test_a_bug_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(raising(ZeroDivisionError()), [])
+
+
+def test_the_exit_code_of_a_command_is_that_of_the_program() -> None:
+    @click.command()
+    @click.pass_context
+    def three(ctx: click.Context) -> None:
+        ctx.exit(3)
+
+    assert run_command(three, []) == 3
+    assert run_command(click.Command("fine", callback=lambda: None), []) == 0
+
+
+def test_the_doctor_finds_a_damaged_database_and_says_how_to_mend_it(harness_home: Path) -> None:
+    harness_home.mkdir()
+    (harness_home / "leaderboard.sqlite").write_bytes(b"not a database, " * 100)
+    done = harness("doctor")
+    assert done.returncode == 0, "the database can be rebuilt: nothing that a run needs is missing"
+    assert "database: move" in done.stdout and "harness leaderboard rebuild" in done.stdout.replace("\n", " ")
+
+
+def test_the_doctor_reports_every_part_and_fails_only_for_what_every_run_needs(harness_home: Path) -> None:
+    import json
+
+    done = harness("doctor", "--format", "json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert checks["torch"]["state"] == checks["DeepSpeed"]["state"] == checks["disk"]["state"] == "ok"
+    expected = {
+        "Python",
+        "torch",
+        "GPU",
+        "transformers",
+        "DeepSpeed",
+        "C compiler",
+        "vLLM",
+        "lm-eval",
+        "judge",
+        "search",
+        "database",
+        "disk",
+    }
+    assert set(checks) == expected
+    assert all(check["needed_for"] and (check["state"] == "ok" or check["remedy"]) for check in checks.values())
+    assert not harness_home.exists(), "looking changes nothing"
