@@ -44,7 +44,7 @@ class _Broken:
 
 _BUILT_IN = {
     "benchmarks": {
-        "miniweb": ("benchmarks.miniweb:MINIWEB", "generated web of linked pages, 1-4-hop questions, held-out test worlds"),
+        "miniweb": ("benchmarks.closed_qa:MINIWEB", "generated web of linked pages, 1-4-hop questions, held-out test worlds"),
         "musique": ("benchmarks.closed_qa:MUSIQUE", "2-4-hop questions over Wikipedia paragraphs (--data musique=DIR)"),
         "hotpotqa": ("benchmarks.closed_qa:HOTPOTQA", "2-hop questions over Wikipedia paragraphs (--data hotpotqa=DIR)"),
     },

@@ -68,6 +68,29 @@ def test_a_bug_of_ours_keeps_its_traceback() -> None:
         run_command(raising(ZeroDivisionError()), [])
 
 
+def test_a_command_whose_reader_left_ends_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([HARNESS, "list", "trainers"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_plain_command_whose_reader_left_ends_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([HARNESS, "list", "trainers", "--format", "json"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_output_to_a_full_disk_is_said_in_words() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([HARNESS, "list", "trainers"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "No space left on device (the disk is full" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_exit_code_of_a_command_is_that_of_the_program() -> None:
     @click.command()
     @click.pass_context

@@ -1,12 +1,13 @@
 """``harness``: finds the command, imports it only then, and turns errors into words and exit codes.
 
-Exit codes: 0 done, 1 it failed (a ``HarnessError``, a full disk), 2 the request was wrong, 130 interrupted. Tracebacks are for bugs.
+Exit codes: 0 done, 1 it failed (a ``HarnessError``, a full disk, a reader that left), 2 the request was wrong, 130 interrupted. Tracebacks are for bugs.
 What a command does is written in its own module.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -66,6 +67,7 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     """Run a command inside the error boundary; returns the exit code."""
     try:
         result = command.main(args=None if arguments is None else list(arguments), prog_name="harness", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -75,9 +77,9 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     except HarnessError as error:
         click.echo(f"harness: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:  # `harness ... | head`: the reader has seen enough
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:  # `harness ... | head`: the reader has seen enough, and Python would complain of it once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"harness: {where}{error.strerror or error}{_remedy(error)}", err=True)
