@@ -1,7 +1,7 @@
 """``harness``: finds the command, imports it only then, and turns errors into words and exit codes.
 
-Exit codes: 0 done, 1 it failed (a ``HarnessError``, a full disk, a reader that left), 2 the request was wrong, 130 interrupted. Tracebacks are for bugs.
-What a command does is written in its own module.
+Exit codes: 0 done, 1 it failed (a ``HarnessError``, a full disk, a reader that left), 2 the request was wrong, 130 interrupted.
+Tracebacks are for bugs. What a command does is written in its own module.
 """
 
 from __future__ import annotations
