@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from harness.config import Section, identity, operational
 from harness.types import Ids, Span
 
 if TYPE_CHECKING:
@@ -36,6 +37,46 @@ class Request:
     temperature: float = 1.0  # 0 = greedy; log-probabilities are always those of the distribution sampled from (T=0: of T=1)
     seed: int = 0
     session: str = ""  # requests of one episode share it, so that an engine can keep their prefix cached
+
+
+class EngineConfig(Section):
+    """Settings of an engine. Fields say which engine reads them; the others ignore them."""
+
+    context: int = identity(2048, ge=2)
+    """Longest sequence, prompt and response together, in tokens (hf: width of the key-value cache; vllm: max_model_len)."""
+
+    slots: int = identity(64, ge=1)
+    """Sequences decoded together (hf: every decoding step has this many rows; vllm: max_num_seqs)."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = identity("float32")
+    """Type of the weights and of the arithmetic. Anything but float32 makes log-probabilities differ from the learner's."""
+
+    deterministic: bool = identity(True)
+    """hf: fixed shapes, so that a request's bits do not depend on its neighbours. Off is faster when few slots are in use."""
+
+    prefill_rows: int = identity(16, ge=1)
+    """hf: rows of one prefill call; one sequence may fill several."""
+
+    prefill_chunk: int = identity(16, ge=1)
+    """hf: tokens of one prefill row."""
+
+    reuse: bool = identity(True)
+    """Keep the key-value cache of prompts already read, for the next turn and for prompts that start alike."""
+
+    threads: int | None = operational(None, ge=1)
+    """hf: CPU threads of the engine's arithmetic; none = PyTorch's own choice."""
+
+    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+    """hf: where the model lives; auto = a GPU if PyTorch sees one. vllm chooses by the package installed."""
+
+    tensor_parallel: int = identity(1, ge=1)
+    """vllm: GPUs that share one model."""
+
+    gpu_memory: float = operational(0.5, gt=0, le=1)
+    """vllm: share of the GPU's memory that the engine takes; the learner needs the rest."""
+
+    cpu_cache_gib: int = operational(1, ge=1)
+    """vllm on CPU: size of its key-value cache in GiB."""
 
 
 class Engine(Protocol):
@@ -66,3 +107,18 @@ def request_seed(run_seed: int, *parts: str | int) -> int:
     """A 63-bit seed from (run, purpose, step, task, level, index, turn): stable across processes and Python versions."""
     text = "\x1f".join(str(p) for p in (run_seed, *parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def weights_checksum(weights: Weights, dtype: torch.dtype | None = None) -> str:
+    """BLAKE2b over names, shapes and bytes in name order, after a cast to ``dtype`` (the engine's, where it differs).
+
+    Learner and engine hold the same weights exactly when their checksums are equal.
+    """
+    import torch  # this module stays light for those who only need the types
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights, key=lambda item: item[0]):
+        flat = tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+        digest.update(f"{name}\0{tuple(flat.shape)}\0{flat.dtype}\0".encode())
+        digest.update(flat.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

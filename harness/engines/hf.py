@@ -1,0 +1,365 @@
+"""The portable engine: any Hugging Face decoder with full attention, continuous batching, in process, on CPU or GPU.
+
+It owns its copy of the weights. One thread is the only caller of the model; coroutines put requests into its inbox and
+await futures. With ``deterministic`` a span is a pure function of weights and request (ids, seed, temperature, max_tokens):
+shapes are fixed, noise is a counter, and only prefilled positions are reused. It has no top-p, top-k or penalties.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from harness.engines.base import Capability, EngineConfig, Request, Weights, weights_checksum
+from harness.engines.sampling import sample, uniforms
+from harness.engines.schedule import Job, Prefill, Row, Scheduler
+from harness.engines.slots import ATTENTION, Ints, SlotModel
+from harness.errors import EngineError
+from harness.types import FinishReason, Ids, Span
+
+_SCORE_TILE = 64  # scored sequences are padded to multiples of this length
+_SCORE_LOGITS = 2**26  # numbers in the logits of one scoring pass, at most (unless one sequence has more)
+
+
+class HFEngine:
+    """Generates with transformers; see the module's docstring. ``close`` it, or its thread and its weights stay."""
+
+    capabilities = frozenset(Capability)
+
+    def __init__(self, directory: str | Path, config: EngineConfig | None = None) -> None:
+        """Load the model of ``directory`` (or hub id); raises ``EngineError`` if it cannot be served."""
+        self.version = 0
+        self.tokens = 0  # sampled since construction
+        self.seconds = 0.0  # spent in passes since construction
+        self._config = config or EngineConfig()
+        self._inbox: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._closed = False
+        self._gate = threading.Lock()  # nothing enters the inbox after its last clearing
+        loaded: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, args=(str(directory), loaded), name="hf-engine", daemon=True)
+        self._thread.start()
+        loaded.result()
+
+    async def generate(self, request: Request) -> Span:
+        """See ``Engine.generate``; ``max_tokens`` shrinks to what the context still holds."""
+        room = self._config.context - len(request.ids)
+        if not request.ids or room < 1:
+            raise EngineError(
+                f"a prompt of {len(request.ids)} tokens does not fit: it needs at least 1 token and room for one more in "
+                f"engine.context={self._config.context}; raise engine.context or shorten the prompt"
+            )
+        if request.max_tokens < 1:
+            raise EngineError(f"max_tokens is {request.max_tokens}, it must be at least 1")
+        span: Span = await self._ask(_Generate(request, min(request.max_tokens, room)))
+        return span
+
+    async def score(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
+        """See ``Engine.score``."""
+        longest = max((len(ids) for ids in sequences), default=0)
+        if longest > self._config.context:
+            raise EngineError(f"a sequence of {longest} tokens exceeds engine.context={self._config.context}; raise it or cut the sequence")
+        scores: list[list[float]] = await self._ask(_Call(lambda: self._score(sequences, temperature)))
+        return scores
+
+    async def sync(self, weights: Weights, version: int) -> str:
+        """See ``Engine.sync``. Spans under way end first, with the old weights. ``weights`` is read on the engine's thread."""
+        checksum: str = await self._ask(_Call(lambda: self._load(weights, version), alone=True))
+        return checksum
+
+    async def close(self) -> None:
+        """End the thread; whatever still waits gets an ``EngineError``."""
+        with self._gate:
+            self._closed = True
+            self._inbox.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def _ask(self, order: _Order) -> Any:
+        order.answer_to(asyncio.get_running_loop())
+        with self._gate:
+            if self._closed:
+                raise EngineError("the engine is closed")
+            self._inbox.put(order)
+        return await order.future
+
+    # Everything below runs on the engine's thread.
+
+    def _main(self, directory: str, loaded: Future[None]) -> None:
+        try:
+            self._set_up(directory)
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: whatever it is belongs to the caller of the constructor
+            loaded.set_exception(error if isinstance(error, EngineError) else EngineError(f"cannot load {directory}: {error}"))
+            return
+        loaded.set_result(None)
+        failure = EngineError("the engine was closed")
+        try:
+            with torch.inference_mode():
+                self._serve()
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: callers must not wait for a thread that has died
+            failure = EngineError(f"the engine stopped: {type(error).__name__}: {error}")
+        with self._gate:
+            self._closed = True
+        for order in (*self._running.values(), *self._calls, *_drained(self._inbox)):
+            order.fail(failure)
+
+    def _set_up(self, directory: str) -> None:
+        config = self._config
+        torch.set_flush_denormal(True)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        model = _load_model(directory, config)
+        self._ends = np.array(_end_ids(model), dtype=np.int64)
+        self._model = SlotModel(model, config.slots, config.context)
+        if config.deterministic:
+            self._model.settle_widths([(config.slots, 1), (config.prefill_rows, config.prefill_chunk)])
+        patience = 4 if config.deterministic else 0  # a half-empty prefill costs as much as a full one only if shapes are fixed
+        self._schedule = Scheduler(
+            slots=config.slots, rows=config.prefill_rows, chunk=config.prefill_chunk, reuse=config.reuse, patience=patience
+        )
+        self._state = _State(config.slots, config.context)
+        self._running: dict[int, _Generate] = {}  # by job key, waiting ones included
+        self._calls: list[_Call] = []
+        self._keys = iter(range(2**62))
+
+    def _serve(self) -> None:
+        while self._receive():
+            self._run_calls()
+            if not any(call.alone for call in self._calls):
+                for key, slot in self._schedule.admit():
+                    self._state.start(slot, key, self._running[key])
+            started = time.perf_counter()
+            decoding = np.flatnonzero(self._state.decoding)
+            prefill = self._schedule.next_prefill(len(decoding))
+            if prefill:
+                self._prefill(prefill)
+            elif len(decoding):
+                self._decode(decoding)
+            self.seconds += time.perf_counter() - started
+
+    def _receive(self) -> bool:
+        """Take all that has arrived, waiting only if there is nothing else to do; False once closed."""
+        idle = not self._running and not self._calls
+        while idle or not self._inbox.empty():
+            order = self._inbox.get()
+            idle = False
+            if order is None:
+                return False
+            if isinstance(order, _Call):
+                self._calls.append(order)
+            elif isinstance(order, _Generate):
+                key = next(self._keys)
+                self._running[key] = order
+                self._schedule.submit(Job(key=key, ids=order.request.ids, session=order.request.session))
+        return True
+
+    def _run_calls(self) -> None:
+        for call in [call for call in self._calls if not (call.alone and self._schedule.running)]:
+            self._calls.remove(call)
+            try:
+                call.succeed(call.function())
+            except Exception as error:  # noqa: BLE001 - a bad call (weights that do not fit) is its caller's affair; the engine goes on
+                call.fail(error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}"))
+
+    def _prefill(self, prefill: Prefill) -> None:
+        for copy in prefill.copies:
+            self._model.cache.copy(copy.source, copy.target, copy.length)
+        rows = prefill.rows
+        shape = (self._config.prefill_rows if self._config.deterministic else len(rows), self._config.prefill_chunk)
+        ids_RC, positions_RC, slots_R = _prefill_arrays(rows, shape)
+        logits_RV = self._model.forward(ids_RC, positions_RC, slots_R)
+        last = [i for i, row in enumerate(rows) if row.last]
+        if last:
+            slots = slots_R[last]
+            self._state.decoding[slots] = True
+            self._sample(slots, logits_RV[last])
+
+    def _decode(self, decoding: Ints) -> None:
+        state, slots = self._state, self._config.slots
+        if not self._config.deterministic and len(decoding) < slots:
+            logits_RV = self._model.forward(state.last[decoding][:, None], state.position[decoding][:, None], decoding)
+            self._sample(decoding, logits_RV)
+            return
+        positions_S = np.where(state.decoding, state.position, -1)
+        logits_SV = self._model.forward(state.last[:, None], positions_S[:, None], np.arange(slots), every_slot=True)
+        self._sample(decoding, logits_SV if len(decoding) == slots else logits_SV[torch.from_numpy(decoding)])
+
+    def _sample(self, slots: Ints, logits_RV: torch.Tensor) -> None:
+        state = self._state
+        noise = torch.from_numpy(uniforms(state.seed[slots], state.count[slots]))
+        temperature = torch.from_numpy(state.temperature[slots])
+        ids, logprobs = sample(logits_RV, temperature.to(logits_RV.device), noise.to(logits_RV.device))
+        state.append(slots, ids.cpu().numpy(), logprobs.cpu().numpy())
+        self.tokens += len(slots)
+        stopped = np.isin(state.last[slots], self._ends)
+        for slot in slots[stopped | (state.count[slots] >= state.limit[slots])]:
+            self._finish(int(slot))
+
+    def _finish(self, slot: int) -> None:
+        state = self._state
+        order = self._running.pop(int(state.key[slot]))
+        ids, logprobs = state.take(slot)
+        prompt = order.request.ids
+        exact = self._config.deterministic  # decoded positions differ in their last bits from prefilled ones
+        self._schedule.finish(slot, prompt + ids[:-1], len(prompt) if exact else len(prompt) + len(ids) - 1)
+        finish = FinishReason.STOP if ids[-1] in self._ends else FinishReason.LENGTH
+        order.succeed(Span(ids=ids, logprobs=logprobs, version=self.version, finish=finish))
+
+    def _score(self, sequences: Sequence[Ids], temperature: float) -> list[list[float]]:
+        """Same-length batches with a fixed number of rows, so that here too neighbours change no bits."""
+        scores: list[list[float]] = [[] for _ in sequences]
+        lengths: dict[int, list[int]] = {}
+        for i, ids in enumerate(sequences):
+            if len(ids) > 1:
+                lengths.setdefault(-(-len(ids) // _SCORE_TILE) * _SCORE_TILE, []).append(i)
+        vocabulary = self._model.model.config.get_text_config().vocab_size
+        for length, members in lengths.items():
+            rows = max(1, min(self._config.prefill_rows, _SCORE_LOGITS // (length * vocabulary)))
+            for start in range(0, len(members), rows):
+                batch = members[start : start + rows]
+                ids_RT = np.zeros((rows, length), dtype=np.int64)
+                for row, i in enumerate(batch):
+                    ids_RT[row, : len(sequences[i])] = sequences[i]
+                logprobs_RT = self._model.sequence_logprobs(torch.from_numpy(ids_RT).to(self._model.device), temperature)
+                for row, i in enumerate(batch):
+                    scores[i] = logprobs_RT[row, : len(sequences[i]) - 1].tolist()
+        return scores
+
+    def _load(self, weights: Weights, version: int) -> str:
+        given, held = dict(weights), self._model.model.state_dict()
+        _check_fit(given, held)
+        for name, tensor in held.items():
+            tensor.copy_(given[name])
+        self._schedule.forget()
+        self.version = version
+        return weights_checksum(held.items())
+
+
+class _Order:
+    """Something asked of the thread, and the future that its caller awaits."""
+
+    future: asyncio.Future[Any]
+    _loop: asyncio.AbstractEventLoop
+
+    def answer_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self.future = loop, loop.create_future()
+
+    def succeed(self, result: object) -> None:
+        self._later(lambda: self.future.set_result(result))
+
+    def fail(self, error: EngineError) -> None:
+        self._later(lambda: self.future.set_exception(error))
+
+    def _later(self, settle: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the caller's event loop has been closed: nobody waits any more
+            self._loop.call_soon_threadsafe(lambda: None if self.future.done() else settle())
+
+
+class _Generate(_Order):
+    def __init__(self, request: Request, limit: int) -> None:
+        self.request = request
+        self.limit = limit
+
+
+class _Call(_Order):
+    """A function for the thread; ``alone``: only when no span is under way."""
+
+    def __init__(self, function: Callable[[], object], alone: bool = False) -> None:
+        self.function = function
+        self.alone = alone
+
+
+class _State:
+    """What decoding needs of every slot, as arrays, so that a step costs no Python loop."""
+
+    def __init__(self, slots: int, width: int) -> None:
+        self.key = np.zeros(slots, dtype=np.int64)
+        self.decoding = np.zeros(slots, dtype=bool)
+        self.last = np.zeros(slots, dtype=np.int64)  # the token that the next pass reads
+        self.position = np.zeros(slots, dtype=np.int64)  # and its place
+        self.count = np.zeros(slots, dtype=np.int64)
+        self.limit = np.zeros(slots, dtype=np.int64)
+        self.seed = np.zeros(slots, dtype=np.uint64)
+        self.temperature = np.zeros(slots, dtype=np.float32)
+        self._ids = np.zeros((slots, width), dtype=np.int64)
+        self._logprobs = np.zeros((slots, width), dtype=np.float32)
+
+    def start(self, slot: int, key: int, order: _Generate) -> None:
+        request = order.request
+        self.key[slot], self.decoding[slot], self.count[slot], self.limit[slot] = key, False, 0, order.limit
+        self.position[slot] = len(request.ids) - 1
+        self.seed[slot], self.temperature[slot] = request.seed % 2**64, request.temperature
+
+    def append(self, slots: Ints, ids: Ints, logprobs: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        self._ids[slots, self.count[slots]] = ids
+        self._logprobs[slots, self.count[slots]] = logprobs
+        self.last[slots] = ids
+        self.count[slots] += 1
+        self.position[slots] += 1
+
+    def take(self, slot: int) -> tuple[Ids, tuple[float, ...]]:
+        """The finished span of a slot, which stops decoding."""
+        self.decoding[slot] = False
+        n = int(self.count[slot])
+        return tuple(self._ids[slot, :n].tolist()), tuple(self._logprobs[slot, :n].tolist())
+
+
+def _prefill_arrays(rows: Sequence[Row], shape: tuple[int, int]) -> tuple[Ints, Ints, Ints]:
+    """Ids, positions (-1 = padding) and slots; tokens stand at the right end of their row."""
+    ids_RC, positions_RC = np.zeros(shape, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+    slots_R = np.zeros(shape[0], dtype=np.int64)
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        ids_RC[i, -n:] = row.ids
+        positions_RC[i, -n:] = range(row.start, row.start + n)
+        slots_R[i] = row.slot
+    return ids_RC, positions_RC, slots_R
+
+
+def _load_model(directory: str, config: EngineConfig) -> PreTrainedModel:
+    device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EngineError("engine.device is cuda but PyTorch sees no GPU; set engine.device=cpu or install PyTorch for your GPU")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=getattr(torch, config.dtype), attn_implementation=ATTENTION
+    )
+    model.to(torch.device(device))  # type: ignore[arg-type]  # the stub wraps the method
+    model.eval().requires_grad_(False)
+    return model
+
+
+def _end_ids(model: PreTrainedModel) -> list[int]:
+    generation: GenerationConfig = model.generation_config
+    ends = generation.eos_token_id if generation.eos_token_id is not None else model.config.get_text_config().eos_token_id
+    if ends is None:
+        raise EngineError("the model names no end-of-turn token; set eos_token_id in its generation_config.json")
+    return list(ends) if isinstance(ends, list) else [ends]
+
+
+def _check_fit(given: dict[str, torch.Tensor], held: dict[str, torch.Tensor]) -> None:
+    missing, extra = sorted(held.keys() - given.keys()), sorted(given.keys() - held.keys())
+    if missing or extra:
+        raise EngineError(
+            f"weights do not fit the model; missing: {missing[:4] or 'none'}, unexpected: {extra[:4] or 'none'} (nothing was loaded)"
+        )
+    for name, tensor in held.items():
+        if tensor.shape != given[name].shape:
+            raise EngineError(
+                f"weight {name} has shape {tuple(given[name].shape)}, the model's is {tuple(tensor.shape)} (nothing was loaded)"
+            )
+
+
+def _drained(inbox: queue.SimpleQueue[_Order | None]) -> Iterator[_Order]:
+    while not inbox.empty():
+        order = inbox.get()
+        if order is not None:
+            yield order
