@@ -73,7 +73,9 @@ class Leader:
             waiting.join(0.05)
             for rank, process in self._processes.items():
                 if process.poll() is not None and rank not in self._connections:
-                    raise HarnessError(f"rank {rank} of the learner ended with code {process.returncode} before it could start; see its output above")
+                    raise HarnessError(
+                        f"rank {rank} of the learner ended with code {process.returncode} before it could start; see its output above"
+                    )
 
     def post(self, commands: Mapping[int, Command] | Command) -> None:
         """Give every other rank its command (or the same one to all)."""

@@ -18,7 +18,16 @@ import torch
 from harness.engines.base import Weights
 from harness.errors import HarnessError
 
-_TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*", "*.model", "*.tiktoken")
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+    "*.model",
+    "*.tiktoken",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ from harness.errors import HarnessError
 from harness.types import Ids
 from trainers.learner import checkpoint
 from trainers.learner.base import LearnerConfig, TrainingDiverged, UpdateReport
-from trainers.learner.channel import Command, Leader, obey
+from trainers.learner.channel import Command, Leader
 from trainers.learner.forward import Padded, Scorer, load_model
 from trainers.learner.place import Place, join, new_store
 from trainers.learner.shards import plan
-from trainers.learner.tally import Tally
-from trainers.learner.worker import NonFiniteGradient, UpdateOrder, UpdateOutcome, WeightedRow, Worker
-from trainers.sample import Batch, Sample
+from trainers.learner.tally import report
+from trainers.learner.worker import NonFiniteGradient, UpdateOutcome, Worker, update_orders
+from trainers.sample import Batch
 
 
 def deepspeed_config(config: LearnerConfig, ranks: int) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class DeepSpeedLearner:
     """Trains the model stored in ``directory`` (Hugging Face format). Also the frozen reference policy comes from there.
 
     With ``config.ranks`` > 1 it starts the other ranks on this machine; under torchrun (RANK set) it takes that group instead,
-    where every other process must run ``follow()``.
+    where every other process must run ``trainers.learner.follow``.
     """
 
     def __init__(self, directory: Path, config: LearnerConfig | None = None) -> None:
@@ -83,12 +84,12 @@ class DeepSpeedLearner:
         if self._diverged:
             raise HarnessError("this learner has diverged and takes no further update; start a new one from the last checkpoint")
         start = time.perf_counter()
-        orders = [UpdateOrder(minibatches=m, objective=batch.objective, temperature=batch.temperature, version=self.version)
-                  for m in self._orders(batch)]
+        orders = update_orders(batch, self.ranks, self.config.microbatch_tokens, self.version)
         outcomes: list[UpdateOutcome] = self._all("update", [(order,) for order in orders])
         self._check(outcomes)
         self.version += 1
-        return self._report(outcomes, len(batch.minibatches), start)
+        seconds = time.perf_counter() - start
+        return report([o.tally for o in outcomes], outcomes[0].grad_norms, seconds=seconds, version=self.version)
 
     def logprobs(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
         if any(not ids for ids in sequences):
@@ -149,19 +150,9 @@ class DeepSpeedLearner:
             store = port = None
         self._leader.accept()
         self._leader.post(Command("open", (self._directory, self.config, port)))
-        worker = self._mine(lambda: open_worker(self._directory, self.config, place, store))
+        worker: Worker = self._mine(lambda: open_worker(self._directory, self.config, place, store))
         self._leader.collect()
         return worker
-
-    def _orders(self, batch: Batch) -> list[tuple[tuple[tuple[WeightedRow, ...], ...], ...]]:
-        """For each rank: mini-batches of micro-batches of rows."""
-        ranks: list[list[tuple[tuple[WeightedRow, ...], ...]]] = [[] for _ in range(self.ranks)]
-        for minibatch in batch.minibatches:
-            rows = [row for row in _weighted(minibatch, batch) if row.weights]
-            shares = plan([len(row.sample.ids) for row in rows], self.ranks, self.config.microbatch_tokens)
-            for rank, share in enumerate(shares):
-                ranks[rank].append(tuple(tuple(rows[i] for i in microbatch) for microbatch in share))
-        return [tuple(minibatches) for minibatches in ranks]
 
     def _all(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run ``name`` on every rank with its own arguments; replies in rank order."""
@@ -186,25 +177,10 @@ class DeepSpeedLearner:
             return
         self._diverged = True
         attempts = sorted({attempt for outcome in outcomes for attempt in outcome.diverged or ()})
-        step = len(outcomes[0].grad_norms) + 1
         raise TrainingDiverged(
-            f"the loss or its gradient is not finite in mini-batch {step} of update {self.version + 1}, in attempts {', '.join(attempts)}; the weights "
-            "are those before that mini-batch. Resume from the last checkpoint with a lower lr, or look at these attempts"
-        )
-
-    def _report(self, outcomes: Sequence[UpdateOutcome], minibatches: int, start: float) -> UpdateReport:
-        tally = Tally()
-        for outcome in outcomes:
-            tally.merge(outcome.tally)
-        norms = outcomes[0].grad_norms
-        metrics = tally.metrics() | {"policy/loss": tally.loss / max(minibatches, 1), "policy/grad_norm": sum(norms) / max(len(norms), 1)}
-        return UpdateReport(
-            metrics=metrics,
-            histograms=tally.histograms(),
-            tokens=tally.tokens,
-            seconds=time.perf_counter() - start,
-            version=self.version,
-            row_ratios=tally.row_ratios(),
+            f"loss or gradient is not finite in update {self.version + 1}, mini-batch {len(outcomes[0].grad_norms) + 1}, in attempts "
+            f"{', '.join(attempts)}; the weights are those before that mini-batch. Resume from the last checkpoint with a lower lr, "
+            "or look at these attempts"
         )
 
     def _write(self, folder: Path) -> None:
@@ -213,28 +189,6 @@ class DeepSpeedLearner:
         checkpoint.write_stamp(
             folder, checkpoint.Stamp(version=self.version, ranks=self.ranks, zero_stage=self.config.zero_stage, dtype=self.config.dtype)
         )
-
-
-def follow() -> None:
-    """The life of a rank above 0, spawned or under torchrun: obey rank 0 until it hangs up."""
-    place = Place.of_environment()
-    environment: Any = os.environ
-    if "HARNESS_LEARNER_CHANNEL" not in environment:
-        join(place)
-        box: list[Any] = [None]
-        distributed.broadcast_object_list(box)
-        environment = box[0]
-    worker: list[Worker] = []
-
-    def call(name: str, arguments: Sequence[Any]) -> Any:
-        if name == "open":
-            directory, config, port = arguments
-            store = None if port is None else distributed.TCPStore("127.0.0.1", port, place.ranks, is_master=False)
-            worker.append(open_worker(directory, config, place, store))
-            return None
-        return getattr(worker[0], name)(*arguments)
-
-    obey(environment, place.rank, call)
 
 
 def open_worker(directory: Path, config: LearnerConfig, place: Place, store: Any | None = None) -> Worker:
@@ -312,7 +266,9 @@ class Policy:
         os.environ.setdefault("LOCAL_RANK", str(self.device.index or 0))
         import deepspeed
 
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")  # DeepSpeed's own calls
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo does; this would compile C++ for minutes at first use
         scorer = Scorer(self.model, self._config.logits_mb).to(self.device)
         optimizer = None
         if self._config.offload == "none":
@@ -330,8 +286,3 @@ class Policy:
             self._norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         if self._norm != self._norm or self._norm == float("inf"):
             raise NonFiniteGradient
-
-
-def _weighted(minibatch: Sequence[Sample], batch: Batch) -> list[WeightedRow]:
-    weights = batch.objective.token_weights(minibatch)
-    return [WeightedRow(sample=sample, weights=tuple(values)) for sample, values in zip(minibatch, weights, strict=True)]

@@ -73,7 +73,7 @@ def token_logprobs(head: nn.Module, hidden_NH: torch.Tensor, targets_N: torch.Te
     """Log-probabilities of ``targets_N``; above ``size`` tokens in chunks whose logits are freed, and computed again in the backward."""
     if len(targets_N) <= size:
         return _dense(head, hidden_NH, targets_N, temperature)
-    chunks = zip(hidden_NH.split(size), targets_N.split(size), strict=True)
+    chunks = zip(torch.split(hidden_NH, size), torch.split(targets_N, size), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([_dense(head, h, t, temperature) for h, t in chunks])
     return torch.cat([checkpoint(_dense, head, h, t, temperature, use_reentrant=False, preserve_rng_state=False) for h, t in chunks])
@@ -82,9 +82,11 @@ def token_logprobs(head: nn.Module, hidden_NH: torch.Tensor, targets_N: torch.Te
 def load_model(directory: Path, dtype: str, gradient_checkpointing: bool = False) -> Any:
     """The causal model stored in ``directory`` with every dropout set to 0, in train mode; its stored config as ``stored_config``."""
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     if not (directory / "config.json").is_file():
         raise HarnessError(f"no model at {directory}: it holds no config.json; give a folder in Hugging Face format")
+    disable_progress_bar()
     config = AutoConfig.from_pretrained(directory)
     for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(config, name, None) not in (None, 1, 1.0):

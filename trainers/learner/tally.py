@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from trainers.learner.base import UpdateReport
 from trainers.objectives.base import Terms, Tokens
 
 RATIO_EDGES: tuple[float, ...] = tuple(10 ** (e / 4) for e in range(-16, 9))
@@ -98,3 +99,19 @@ class Tally:
         for attempt, total, count in zip(attempts, sums.tolist(), counts.tolist(), strict=True):
             self.row_sums[attempt] += total
             self.row_counts[attempt] += count
+
+
+def report(tallies: Sequence[Tally], grad_norms: Sequence[float], *, seconds: float, version: int) -> UpdateReport:
+    """Add up what the ranks counted; ``grad_norms`` has one entry per optimiser step, the same on every rank."""
+    total = Tally()
+    for tally in tallies:
+        total.merge(tally)
+    steps = max(len(grad_norms), 1)
+    return UpdateReport(
+        metrics=total.metrics() | {"policy/loss": total.loss / steps, "policy/grad_norm": sum(grad_norms) / steps},
+        histograms=total.histograms(),
+        tokens=total.tokens,
+        seconds=seconds,
+        version=version,
+        row_ratios=total.row_ratios(),
+    )

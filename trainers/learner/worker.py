@@ -15,9 +15,11 @@ import torch
 
 from harness.types import Ids
 from trainers.learner.forward import Padded, Scorer, load_model, pad
+from trainers.learner.place import flush_denormals
+from trainers.learner.shards import plan
 from trainers.learner.tally import Tally
 from trainers.objectives.base import Objective, Stream, Tokens
-from trainers.sample import Sample
+from trainers.sample import Batch, Sample
 
 if TYPE_CHECKING:
     from trainers.learner.base import LearnerConfig
@@ -51,6 +53,19 @@ class UpdateOutcome:
     diverged: tuple[str, ...] | None = None
 
 
+def update_orders(batch: Batch, ranks: int, budget: int, version: int) -> list[UpdateOrder]:
+    """Split a batch over ranks and micro-batches, its token weights fixed beforehand. Rows that train nothing are left out."""
+    parts: list[list[tuple[tuple[WeightedRow, ...], ...]]] = [[] for _ in range(ranks)]
+    for minibatch in batch.minibatches:
+        weights = batch.objective.token_weights(minibatch)
+        rows = [WeightedRow(sample=s, weights=tuple(w)) for s, w in zip(minibatch, weights, strict=True) if w]
+        for part, share in zip(parts, plan([len(row.sample.ids) for row in rows], ranks, budget), strict=True):
+            part.append(tuple(tuple(rows[i] for i in microbatch) for microbatch in share))
+    return [
+        UpdateOrder(minibatches=tuple(part), objective=batch.objective, temperature=batch.temperature, version=version) for part in parts
+    ]
+
+
 class NonFiniteGradient(Exception):
     """Raised by the policy instead of a step, on every rank at once."""
 
@@ -66,12 +81,14 @@ class Worker:
 
     def update(self, order: UpdateOrder) -> UpdateOutcome:
         """One optimiser step per mini-batch. Every rank leaves at the same mini-batch if any rank's loss is not finite."""
+        flush_denormals()  # callers may come on another thread than the one that opened this worker
         minibatches = [[_Microbatch.of(rows, self.policy.device) for rows in minibatch] for minibatch in order.minibatches]
         if Stream.REFERENCE in order.objective.streams:
             for minibatch in minibatches:
                 for microbatch in minibatch:
                     microbatch.reference_N = self._score_reference(microbatch.padded, order.temperature)
-        tally, norms = Tally(), []
+        tally = Tally()
+        norms: list[float] = []
         for number, minibatch in enumerate(minibatches):
             bad: list[str] = []
             for microbatch in minibatch:
@@ -91,7 +108,8 @@ class Worker:
         for rows in microbatches:
             padded = pad(rows, [[False] + [True] * (len(row) - 1) for row in rows]).to(self.policy.device)
             values = self.policy.score(padded, temperature)
-            scored.append([part.tolist() for part in values.split([len(row) - 1 for row in rows])] if rows else [])
+            parts = torch.split(values, [len(row) - 1 for row in rows]) if rows else ()
+            scored.append([part.tolist() for part in parts])
         return scored
 
     def save(self, folder: Path) -> None:
@@ -117,7 +135,7 @@ class Worker:
         if first:
             fresh_N = microbatch.fresh(order.version) & ~tokens.guided_N
             tally.add_mismatch((logprobs_N.detach() - tokens.behaviour_N)[fresh_N].abs())
-        unfit = microbatch.row_N[~terms.loss_N.detach().isfinite()].unique()
+        unfit = torch.unique(microbatch.row_N[~terms.loss_N.detach().isfinite()])
         return [microbatch.attempts[row] for row in unfit.tolist()]
 
     def _score_reference(self, padded: Padded, temperature: float) -> torch.Tensor:
