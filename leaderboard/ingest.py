@@ -8,6 +8,7 @@ It never writes to a run directory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RunLogError
 from harness.events import Cursor, Event, read_events
 from leaderboard import rows
 from leaderboard.database import default_url, open_database, upsert
@@ -52,15 +53,27 @@ def ingest_run(engine: Engine, run_dir: Path) -> int:
             return applied
 
 
-def ingest_all(engine: Engine, runs_dir: Path) -> int:
-    """Read every run under ``runs_dir`` whose log has grown since it was last read; returns the number of events applied."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a pass over all runs did: events applied, and what was wrong with damaged logs (which stop nothing else)."""
+
+    events: int
+    problems: tuple[str, ...]
+
+
+def ingest_all(engine: Engine, runs_dir: Path) -> Reading:
+    """Read every run under ``runs_dir`` whose log has grown since it was last read."""
     with engine.connect() as connection:
         known = {row.run_id: row.log_bytes for row in connection.execute(select(Run.run_id, Run.log_bytes))}
-    applied = 0
+    applied, problems = 0, []
     for run_dir in sorted(p.parent for p in runs_dir.glob("*/events")):
-        if log_bytes(run_dir) != known.get(run_dir.name, 0):
+        if log_bytes(run_dir) == known.get(run_dir.name, 0):
+            continue
+        try:
             applied += ingest_run(engine, run_dir)
-    return applied
+        except RunLogError as error:
+            problems.append(str(error))
+    return Reading(events=applied, problems=tuple(problems))
 
 
 def clear(engine: Engine) -> None:

@@ -11,6 +11,8 @@ from rich.text import Text
 from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement, build
 from leaderboard.words import EMPTY, column_title, delta_words, method_title, percent, points, seeds_words
 
+NO_BREAK = "\N{NO-BREAK SPACE}"  # the pages' words keep "p < 0.001" together; a terminal's search should find it
+
 
 def print_board(
     measurements: Sequence[Measurement], parts: Mapping[Column, Mapping[str, str]], method: str | None = None, run_id: str | None = None
@@ -67,7 +69,7 @@ def _cell(entry: Entry, cell: Cell | None) -> Text:
     if entry.method != BASE and cell.to_base is not None:
         real = cell.to_base.distinguishable
         text.append(f"\n{points(cell.to_base.delta)}", style="green" if real and cell.to_base.delta > 0 else "red" if real else "dim")
-        text.append(f" {delta_words(cell.to_base)}", style="dim")
+        text.append(f" {delta_words(cell.to_base)}".replace(NO_BREAK, " "), style="dim")
     for note in cell.notes:
         text.append(f"\n! {note}", style="yellow")
     return text

@@ -40,7 +40,7 @@ def p_value(p: float | None) -> str:
     """A p-value in words."""
     if p is None:
         return "no test is possible"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
 
 
 def delta_words(comparison: Comparison) -> str:
@@ -71,5 +71,5 @@ def comparison_sentence(comparison: Comparison) -> str:
 
 
 def seeds_words(seeds: Sequence[int]) -> str:
-    """``seed 0`` or ``3 seeds``."""
-    return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    """``1 seed`` or ``3 seeds``: how often a recipe was repeated."""
+    return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"

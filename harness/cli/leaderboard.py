@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+
+from harness.config import home
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -62,7 +65,7 @@ def serve(port: int, host: str) -> None:
 
     sock = listen(host, port)
     engine = _database()
-    app = create_app(Site(engine=engine, runs_dir=_home() / "runs", hosts=(host,)))
+    app = create_app(Site(engine=engine, runs_dir=home() / "runs", hosts=(host,)))
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"The leaderboard is at http://{shown}:{sock.getsockname()[1]}/  (stop with Ctrl-C)")
     serve_forever(app, sock)
@@ -75,12 +78,16 @@ def rebuild() -> None:
 
     engine = _database(fresh=False)
     clear(engine)
-    count = ingest_all(engine, _home() / "runs")
-    click.echo(f"Rebuilt from {count} events under {_home() / 'runs'}.")
+    reading = ingest_all(engine, home() / "runs")
+    _report(reading.problems)
+    click.echo(f"Rebuilt from {reading.events} events under {home() / 'runs'}.")
+    if reading.problems:
+        sys.exit(1)
 
 
-def _home() -> Path:
-    return Path(os.environ.get("HARNESS_HOME") or Path.home() / ".harness").expanduser()
+def _report(problems: Sequence[str]) -> None:
+    for problem in problems:
+        click.echo(f"harness: a run log was not read to its end: {problem}", err=True)
 
 
 def _database(fresh: bool = True) -> Engine:
@@ -88,7 +95,7 @@ def _database(fresh: bool = True) -> Engine:
     from leaderboard.database import default_url, open_database
     from leaderboard.ingest import ingest_all
 
-    engine = open_database(os.environ.get("HARNESS_DATABASE_URL") or default_url(_home()))
+    engine = open_database(os.environ.get("HARNESS_DATABASE_URL") or default_url(home()))
     if fresh:
-        ingest_all(engine, _home() / "runs")
+        _report(ingest_all(engine, home() / "runs").problems)
     return engine

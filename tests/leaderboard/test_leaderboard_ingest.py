@@ -187,8 +187,8 @@ def test_a_rebuild_gives_the_rows_of_the_live_reading(tmp_path: Path) -> None:
 def test_only_runs_whose_log_grew_are_read_again(tmp_path: Path) -> None:
     build(tmp_path / "runs", SMALL)
     engine = database(tmp_path)
-    assert ingest_all(engine, tmp_path / "runs") > 0
-    assert ingest_all(engine, tmp_path / "runs") == 0
+    assert ingest_all(engine, tmp_path / "runs").events > 0
+    assert ingest_all(engine, tmp_path / "runs").events == 0
 
 
 def test_the_migrations_build_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:

@@ -1,0 +1,201 @@
+"""The rescue map: what became of every training group, steps across.
+
+Two arrangements of the same cells. By task: one row a task, so that one sees a task move from failed through guided to solved;
+between its visits a thin line carries its last outcome on. Stacked: each step's groups ordered by outcome, for task sets in which few
+tasks come back. Outcomes differ in height as well as in colour.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from urllib.parse import quote, urlencode
+
+from leaderboard.records import GroupInfo
+
+SHADES = 5
+MOST_COLUMNS = 160
+MOST_ROWS = 240
+ORDER = {"solved": 0, "rescued": 1, "failed": 2, "unscorable": 3}
+HEIGHT = {"solved": 0.9, "rescued": 0.62, "failed": 0.24, "unscorable": 0.5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapCell:
+    """One group: place and size in map units, its CSS class, words, and the list of its samples."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    words: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapTrail:
+    """A task's last outcome, carried on until its next visit."""
+
+    x: float
+    y: float
+    width: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RescueMap:
+    """One map with the counts behind it, a row a step."""
+
+    name: str
+    arrangement: str  # "tasks" or "stacked"
+    width: float
+    height: float
+    cells: tuple[MapCell, ...]
+    trails: tuple[MapTrail, ...]
+    first_step: int
+    last_step: int
+    row_words: str
+    summary: str
+    note: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def rescue_map(
+    run_id: str, name: str, groups: Sequence[GroupInfo], arrangement: str | None = None, like: Sequence[GroupInfo] = ()
+) -> RescueMap | None:
+    """The map of these groups; None without any. ``arrangement`` None picks the one that can be read.
+
+    With the groups of another run as ``like``, tasks stand in the rows that they have there.
+    """
+    if not groups:
+        return None
+    chosen = arrangement if arrangement in ("tasks", "stacked") else _readable(groups)
+    steps = sorted({g.step for g in groups})
+    stride = ceil(len(steps) / MOST_COLUMNS)
+    column = {step: i for i, step in enumerate(steps[::stride])}
+    shown = [g for g in groups if g.step in column]
+    rows = _task_rows(shown, like or shown) if chosen == "tasks" else _stacked_rows(shown)
+    hidden = len({g.task_id for g in shown if id(g) not in rows})
+    shown = [g for g in shown if id(g) in rows]
+    count = max(rows.values(), default=0) + 1
+    unit_x, unit_y = max(9.0, min(26.0, 520 / len(column))), max(5.0, min(14.0, 460 / count))
+    cells = tuple(_cell(run_id, g, column[g.step] * unit_x, rows[id(g)] * unit_y, unit_x, unit_y) for g in shown)
+    tasks = len({g.task_id for g in groups})
+    return RescueMap(
+        name=name,
+        arrangement=chosen,
+        width=len(column) * unit_x,
+        height=count * unit_y,
+        cells=cells,
+        trails=tuple(_trails(shown, rows, column, (unit_x, unit_y))) if chosen == "tasks" else (),
+        first_step=steps[0],
+        last_step=steps[-1],
+        row_words=_row_words(chosen, tasks, bool(like)),
+        summary=_summary(groups, steps),
+        note=_note(stride, hidden),
+        rows=tuple(_table(groups, steps)),
+    )
+
+
+def shade(level: int | None, max_level: int) -> int:
+    """1 (little guidance) to 5 (the whole plan), from k / K."""
+    return max(1, min(SHADES, ceil(SHADES * (level or 0) / max(max_level, 1))))
+
+
+def outcome_words(group: GroupInfo) -> str:
+    """An outcome in words."""
+    return f"rescued at level {group.level} of {group.max_level}" if group.outcome == "rescued" else group.outcome
+
+
+def _readable(groups: Sequence[GroupInfo]) -> str:
+    tasks = len({g.task_id for g in groups})
+    return "tasks" if tasks <= MOST_ROWS and len(groups) >= 2 * tasks else "stacked"
+
+
+def _task_rows(groups: Sequence[GroupInfo], like: Sequence[GroupInfo]) -> dict[int, int]:
+    """Row of each group: tasks by the step of their first solution, then of their first rescue, in ``like``; the rest below."""
+    first: dict[tuple[str, str], int] = {}
+    for group in like:
+        first.setdefault((group.task_id, group.outcome), group.step)
+
+    def order(task: str) -> tuple[object, ...]:
+        return *(first.get((task, outcome), 10**9) for outcome in ("solved", "rescued", "failed")), task
+
+    ordered = sorted({g.task_id for g in [*groups, *like]}, key=order)[:MOST_ROWS]
+    row = {task: i for i, task in enumerate(ordered)}
+    return {id(g): row[g.task_id] for g in groups if g.task_id in row}
+
+
+def _stacked_rows(groups: Sequence[GroupInfo]) -> dict[int, int]:
+    by_step: dict[int, list[GroupInfo]] = defaultdict(list)
+    for group in groups:
+        by_step[group.step].append(group)
+    tallest = max(len(found) for found in by_step.values())
+    rows: dict[int, int] = {}
+    for found in by_step.values():
+        ordered = sorted(found, key=lambda g: (ORDER.get(g.outcome, 9), (g.level or 0) / max(g.max_level, 1)))
+        rows |= {id(g): tallest - 1 - i for i, g in enumerate(ordered)}
+    return rows
+
+
+def _cell(run_id: str, group: GroupInfo, x: float, y: float, unit_x: float, unit_y: float) -> MapCell:
+    height = unit_y * HEIGHT.get(group.outcome, 0.5)
+    kind = f"rescued s{shade(group.level, group.max_level)}" if group.outcome == "rescued" else group.outcome
+    narrow = 0.25 if group.outcome in ("failed", "unscorable") else 0.04
+    query = urlencode({"task": group.task_id, "step": group.step})
+    return MapCell(
+        x=round(x + unit_x * narrow, 1),
+        y=round(y + (unit_y - height) / 2, 1),
+        width=round(unit_x * (1 - 2 * narrow), 1),
+        height=round(height, 1),
+        kind=kind,
+        words=f"step {group.step}, {group.task_id}: {outcome_words(group)}",
+        href=f"/runs/{quote(run_id)}/samples?{query}",
+    )
+
+
+def _trails(groups: Sequence[GroupInfo], rows: Mapping[int, int], column: Mapping[int, int], unit: tuple[float, float]) -> list[MapTrail]:
+    visits: dict[int, list[GroupInfo]] = defaultdict(list)
+    for group in groups:
+        visits[rows[id(group)]].append(group)
+    trails = []
+    for row, found in visits.items():
+        ends = [*(column[g.step] for g in found[1:]), len(column)]
+        for group, end in zip(found, ends, strict=True):
+            start, kind = column[group.step] + 1, group.outcome
+            if end > start and kind in ("solved", "rescued"):
+                y = (row + 0.5) * unit[1]
+                trails.append(MapTrail(x=round(start * unit[0], 1), y=round(y, 1), width=round((end - start) * unit[0], 1), kind=kind))
+    return trails
+
+
+def _note(stride: int, hidden: int) -> str:
+    drawn = f"Every {stride}th step is drawn. " if stride > 1 else ""
+    return drawn + (f"{hidden} more tasks are left out." if hidden else "")
+
+
+def _row_words(arrangement: str, tasks: int, like: bool) -> str:
+    if arrangement == "stacked":
+        return "each step's groups, stacked by outcome"
+    return "the same tasks in the same rows" if like else f"{tasks} tasks down, in the order of their first solution"
+
+
+def _summary(groups: Sequence[GroupInfo], steps: Sequence[int]) -> str:
+    def said(step: int) -> str:
+        counts = Counter(g.outcome for g in groups if g.step == step)
+        return f"{counts['solved']} solved, {counts['rescued']} rescued, {counts['failed']} failed"
+
+    return f"Step {steps[0]}: {said(steps[0])}. Step {steps[-1]}: {said(steps[-1])}."
+
+
+def _table(groups: Sequence[GroupInfo], steps: Sequence[int]) -> list[tuple[str, ...]]:
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    levels: dict[int, list[int]] = defaultdict(list)
+    for group in groups:
+        counts[group.step][group.outcome] += 1
+        if group.level is not None:
+            levels[group.step].append(group.level)
+    return [(str(s), *(str(counts[s][o]) for o in ORDER), f"{sum(levels[s]) / len(levels[s]):.2f}" if levels[s] else "") for s in steps]

@@ -1,0 +1,60 @@
+"""What every answer carries and every request must pass: a strict content policy and a known Host header.
+
+Transcripts are hostile. Nothing is loaded from elsewhere, no script runs, no page can be framed; a foreign Host (DNS rebinding) is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Guard:
+    """ASGI middleware: refuses unknown hosts with 421, adds ``HEADERS`` to everything else."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = LOOPBACK | {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        if not self._known(host_name(sent)):
+            refusal = PlainTextResponse(f"This server does not answer for the host {sent[:200]!r}.\n", status_code=421)
+            await refusal(scope, receive, send_guarded)
+            return
+        await self._app(scope, receive, send_guarded)
+
+    def _known(self, host: str) -> bool:
+        # Listening on every interface means that the operator wants any name of this machine.
+        return host in self._hosts or bool(self._hosts & {"0.0.0.0", "::"})
+
+
+def host_name(header: str) -> str:
+    """The host of a Host header without its port: ``[::1]:80`` is ``::1``."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower()
