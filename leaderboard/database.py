@@ -5,6 +5,7 @@ It does not query; ``leaderboard.store`` reads and ``leaderboard.ingest`` writes
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ UPGRADE_LOCK = 7_201_977  # any constant: the PostgreSQL advisory lock that lets
 def default_url(home: Path) -> str:
     """``$HARNESS_HOME/leaderboard.sqlite`` as a SQLAlchemy URL."""
     return f"sqlite:///{home / 'leaderboard.sqlite'}"
+
+
+def database_url(home: Path) -> str:
+    """``HARNESS_DATABASE_URL`` where it is set, else the file in ``home``."""
+    return os.environ.get("HARNESS_DATABASE_URL") or default_url(home)
 
 
 def open_database(url: str) -> Engine:

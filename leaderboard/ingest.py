@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, IntegrityError
 
 from harness.errors import HarnessError, RunLogError
 from harness.events import Cursor, Event, read_events
@@ -29,7 +30,7 @@ WRITE_ORDER: tuple[type[Base], ...] = (Task, Attempt, Judgement, Credit, Group, 
 
 
 def ingest(run_dir: Path, url: str | None = None) -> None:
-    """Read what is new in one run directory into the database at ``url`` (default: beside its ``runs`` folder)."""
+    """Read what is new in one run directory into the database at ``url`` (default: beside the ``runs`` folder that holds it)."""
     engine = open_database(url or default_url(run_dir.resolve().parent.parent))
     try:
         ingest_run(engine, run_dir)
@@ -38,19 +39,23 @@ def ingest(run_dir: Path, url: str | None = None) -> None:
 
 
 def ingest_run(engine: Engine, run_dir: Path) -> int:
-    """Read what is new in one run directory; returns the number of events applied."""
+    """Read what is new in one run directory; returns the number of events applied. Raises RunLogError for a damaged log."""
     if not (run_dir / "events").is_dir():
         raise HarnessError(f"{run_dir} is no run directory: it holds no events/ folder. Runs live in $HARNESS_HOME/runs/<run id>.")
-    applied, size = 0, log_bytes(run_dir)
-    while True:
-        with engine.begin() as connection:
-            run = _claim(connection, run_dir)
-            count = _apply_chunk(connection, run, run_dir)
-            if count < EVENTS_A_COMMIT:
-                connection.execute(update(Run).where(Run.key == run).values(log_bytes=size))
+    applied, size, run_id = 0, log_bytes(run_dir), _run_id(run_dir)
+    while run_id is not None:
+        try:
+            with engine.begin() as connection:
+                run = _claim(connection, run_id, run_dir)
+                count = _apply_chunk(connection, run, run_dir)
+                if count < EVENTS_A_COMMIT:
+                    connection.execute(update(Run).where(Run.key == run).values(log_bytes=size))
+        except (IntegrityError, DataError) as error:
+            raise RunLogError(f"{run_dir}: an event does not fit the leaderboard's tables: {error.orig}") from error
         applied += count
         if count < EVENTS_A_COMMIT:
-            return applied
+            break
+    return applied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,25 +67,19 @@ class Reading:
 
 
 def ingest_all(engine: Engine, runs_dir: Path) -> Reading:
-    """Read every run under ``runs_dir`` whose log has grown since it was last read."""
+    """Read every run under ``runs_dir``, and every run known from elsewhere, whose log has grown since it was last read."""
     with engine.connect() as connection:
-        known = {row.run_id: row.log_bytes for row in connection.execute(select(Run.run_id, Run.log_bytes))}
-    applied, problems = 0, []
-    for run_dir in sorted(p.parent for p in runs_dir.glob("*/events")):
-        if log_bytes(run_dir) == known.get(run_dir.name, 0):
-            continue
-        try:
-            applied += ingest_run(engine, run_dir)
-        except RunLogError as error:
-            problems.append(str(error))
-    return Reading(events=applied, problems=tuple(problems))
+        known = {Path(row.folder): row.log_bytes for row in connection.execute(select(Run.folder, Run.log_bytes))}
+    return _ingest_folders(engine, known, runs_dir)
 
 
-def clear(engine: Engine) -> None:
-    """Drop every row, so that the next ``ingest_all`` rebuilds the database from the logs alone."""
+def rebuild(engine: Engine, runs_dir: Path) -> Reading:
+    """Drop every row and read again the logs of all runs under ``runs_dir`` and of all runs known from elsewhere."""
     with engine.begin() as connection:
+        known = dict.fromkeys((Path(folder) for folder in connection.scalars(select(Run.folder))), 0)
         for table in reversed(Base.metadata.sorted_tables):
             connection.execute(delete(table))
+    return _ingest_folders(engine, known, runs_dir)
 
 
 def log_bytes(run_dir: Path) -> int:
@@ -94,12 +93,37 @@ def place_of(before: Cursor, after: Cursor) -> str:
     return next(f"{name}:{seen.get(name, 0)}" for name, end in after.offsets if seen.get(name, 0) != end)
 
 
-def _claim(connection: Connection, run_dir: Path) -> int:
+def _ingest_folders(engine: Engine, known: Mapping[Path, int], runs_dir: Path) -> Reading:
+    found = {path.parent.resolve() for path in runs_dir.glob("*/events")} | {folder for folder in known if (folder / "events").is_dir()}
+    applied, problems = 0, []
+    for run_dir in sorted(found):
+        if log_bytes(run_dir) == known.get(run_dir, 0):
+            continue
+        try:
+            applied += ingest_run(engine, run_dir)
+        except RunLogError as error:
+            problems.append(str(error))
+    return Reading(events=applied, problems=tuple(problems))
+
+
+def _run_id(run_dir: Path) -> str | None:
+    """The run's name in its first event (folders may be called anything); None while the log is empty."""
+    first = next(read_events(run_dir), None)
+    return None if first is None else str(first[1].data.get("run_id") or run_dir.name)
+
+
+def _claim(connection: Connection, run_id: str, run_dir: Path) -> int:
     """The run's key, holding its row lock: a write first, so that two readers of one run take turns."""
+    folder = str(run_dir.resolve())
     insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(Run)
-    fresh = insert.values(run_id=run_dir.name, folder=str(run_dir.resolve()), log_bytes=0, config={}, provenance={})
-    connection.execute(fresh.on_conflict_do_update(index_elements=["run_id"], set_={"folder": insert.excluded.folder}))
-    return connection.execute(select(Run.key).where(Run.run_id == run_dir.name)).scalar_one()
+    fresh = insert.values(run_id=run_id, folder=folder, log_bytes=0, config={}, provenance={})
+    connection.execute(fresh.on_conflict_do_update(index_elements=["run_id"], set_={"run_id": insert.excluded.run_id}))
+    key, known = connection.execute(select(Run.key, Run.folder).where(Run.run_id == run_id)).one()
+    if known != folder:
+        if Path(known).is_dir():
+            raise RunLogError(f"{folder} holds run {run_id}, which is already read from {known}: remove one of the two copies")
+        connection.execute(update(Run).where(Run.key == key).values(folder=folder))
+    return int(key)
 
 
 def _apply_chunk(connection: Connection, run: int, run_dir: Path) -> int:
@@ -135,8 +159,13 @@ class _Chunk:
                 self._rewind(int(event.data["step"]))
             case "evaluation":
                 self._evaluations.add(event.data["evaluation_id"])
-        for table, row in rows.rows_of(event, place):
-            self._rows.setdefault(table, []).append(row)
+        try:
+            for table, row in rows.rows_of(event, place):
+                self._rows.setdefault(table, []).append(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunLogError(
+                f"{place}: a {event.kind} event without its usual fields ({error!r}); was it written by another version?"
+            ) from error
 
     def write(self) -> None:
         """Write all pending rows; the newest judgement of an attempt takes over ``current``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 RUN = "runs.key"
@@ -25,34 +25,34 @@ class Run(Base):
 
     __tablename__ = "runs"
     key: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    run_id: Mapped[str] = mapped_column(String(200), unique=True)
+    run_id: Mapped[str] = mapped_column(unique=True)
     folder: Mapped[str] = mapped_column(Text)
     cursor: Mapped[str | None] = mapped_column(Text)
     log_bytes: Mapped[int] = mapped_column(default=0)
-    command: Mapped[str] = mapped_column(String(40), default="")
-    model: Mapped[str] = mapped_column(String(200), default="")
-    method: Mapped[str] = mapped_column(String(80), default="")
+    command: Mapped[str] = mapped_column(default="")
+    model: Mapped[str] = mapped_column(default="")
+    method: Mapped[str] = mapped_column(default="")
     seed: Mapped[int | None]
-    recipe: Mapped[str] = mapped_column(String(16), default="")
-    status: Mapped[str] = mapped_column(String(16), default="started")
+    recipe: Mapped[str] = mapped_column(default="")
+    status: Mapped[str] = mapped_column(default="started")
     error: Mapped[str | None] = mapped_column(Text)
-    parent: Mapped[str | None] = mapped_column(String(200))
+    parent: Mapped[str | None]
     config: Mapped[dict[str, Any]] = mapped_column(default=dict)
     changed: Mapped[dict[str, Any] | None]
     provenance: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    started_at: Mapped[str | None] = mapped_column(String(40))
-    updated_at: Mapped[str | None] = mapped_column(String(40))
-    finished_at: Mapped[str | None] = mapped_column(String(40))
+    started_at: Mapped[str | None]
+    updated_at: Mapped[str | None]
+    finished_at: Mapped[str | None]
 
 
 class Task(Base):
     """A question, stored once whatever the number of runs; ``key`` hashes its content, so an edited question is another row."""
 
     __tablename__ = "tasks"
-    key: Mapped[str] = mapped_column(String(32), primary_key=True)
-    task_id: Mapped[str] = mapped_column(String(300), index=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    task_id: Mapped[str] = mapped_column(index=True)
     question: Mapped[str] = mapped_column(Text)
-    web: Mapped[str] = mapped_column(String(200))
+    web: Mapped[str]
     gold: Mapped[list[Any] | None]
     tags: Mapped[dict[str, Any]]
 
@@ -67,15 +67,15 @@ class Attempt(Base):
         {"sqlite_with_rowid": False},
     )
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    attempt_id: Mapped[str] = mapped_column(String(300), primary_key=True)
-    task: Mapped[str] = mapped_column(String(32))
-    task_id: Mapped[str] = mapped_column(String(300))
-    purpose: Mapped[str] = mapped_column(String(8))
-    evaluation_id: Mapped[str | None] = mapped_column(String(300))
+    attempt_id: Mapped[str] = mapped_column(primary_key=True)
+    task: Mapped[str]
+    task_id: Mapped[str]
+    purpose: Mapped[str]
+    evaluation_id: Mapped[str | None]
     step: Mapped[int | None]
     level: Mapped[int]
     position: Mapped[int]
-    status: Mapped[str] = mapped_column(String(20))
+    status: Mapped[str]
     answer: Mapped[str | None] = mapped_column(Text)
     detail: Mapped[str] = mapped_column(Text)
     turns: Mapped[int | None]
@@ -94,12 +94,12 @@ class Judgement(Base):
     __tablename__ = "judgements"
     __table_args__ = ({"sqlite_with_rowid": False},)
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    attempt_id: Mapped[str] = mapped_column(String(300), primary_key=True)
-    judge: Mapped[str] = mapped_column(String(200), primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(primary_key=True)
+    judge: Mapped[str] = mapped_column(primary_key=True)
     current: Mapped[bool]
     value: Mapped[float | None]
-    status: Mapped[str] = mapped_column(String(20))
-    layer: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str]
+    layer: Mapped[str]
     detail: Mapped[str] = mapped_column(Text)
 
 
@@ -109,7 +109,7 @@ class Credit(Base):
     __tablename__ = "credits"
     __table_args__ = ({"sqlite_with_rowid": False},)
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    attempt_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int]
     advantage: Mapped[float | None]
     tokens: Mapped[int | None]
@@ -124,10 +124,10 @@ class Group(Base):
     __tablename__ = "groups"
     __table_args__ = (Index("groups_by_step", "run", "step"), {"sqlite_with_rowid": False})
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    group_id: Mapped[str] = mapped_column(String(300), primary_key=True)
+    group_id: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int]
-    task_id: Mapped[str] = mapped_column(String(300))
-    outcome: Mapped[str] = mapped_column(String(16))
+    task_id: Mapped[str]
+    outcome: Mapped[str]
     level: Mapped[int | None]
     max_level: Mapped[int]
     probes: Mapped[list[Any]]
@@ -140,7 +140,7 @@ class Step(Base):
     __tablename__ = "steps"
     __table_args__ = ({"sqlite_with_rowid": False},)
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float | None]
 
@@ -150,7 +150,7 @@ class Histogram(Base):
 
     __tablename__ = "histograms"
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     edges: Mapped[list[Any]]
     counts: Mapped[list[Any]]
@@ -161,19 +161,19 @@ class Evaluation(Base):
 
     __tablename__ = "evaluations"
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    evaluation_id: Mapped[str] = mapped_column(String(300), primary_key=True)
-    benchmark: Mapped[str] = mapped_column(String(120))
-    split: Mapped[str] = mapped_column(String(120))
+    evaluation_id: Mapped[str] = mapped_column(primary_key=True)
+    benchmark: Mapped[str]
+    split: Mapped[str]
     step: Mapped[int | None]
     n: Mapped[int]
-    judge: Mapped[str] = mapped_column(String(200))
-    model: Mapped[str] = mapped_column(String(200))
-    method: Mapped[str] = mapped_column(String(80))
+    judge: Mapped[str]
+    model: Mapped[str]
+    method: Mapped[str]
     seed: Mapped[int | None]
-    comparability: Mapped[str] = mapped_column(String(80))
+    comparability: Mapped[str]
     generated_tokens_total: Mapped[int | None]
     finished: Mapped[bool]
-    at: Mapped[str] = mapped_column(String(40))
+    at: Mapped[str]
     verdicts: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
@@ -182,15 +182,15 @@ class ScoreRow(Base):
 
     __tablename__ = "scores"
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
-    evaluation_id: Mapped[str] = mapped_column(String(300), primary_key=True)
-    metric: Mapped[str] = mapped_column(String(40), primary_key=True)
-    part: Mapped[str] = mapped_column(String(200), primary_key=True)
+    evaluation_id: Mapped[str] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    part: Mapped[str] = mapped_column(primary_key=True)
     score: Mapped[float]
     low: Mapped[float | None]
     high: Mapped[float | None]
     n: Mapped[int]
     coverage: Mapped[float]
-    method: Mapped[str] = mapped_column(String(80))
+    method: Mapped[str]
 
 
 class Checkpoint(Base):

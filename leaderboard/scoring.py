@@ -42,12 +42,12 @@ def score_evaluations(connection: Connection, run: int, evaluation_ids: Iterable
     for evaluation_id in sorted(evaluation_ids):
         mine = (Evaluation.run == run) & (Evaluation.evaluation_id == evaluation_id)
         expected = connection.scalar(select(Evaluation.n).where(mine, Evaluation.finished))
+        connection.execute(delete(ScoreRow).where(ScoreRow.run == run, ScoreRow.evaluation_id == evaluation_id))
         if expected is None:
             continue
         questions = _questions(connection, run, evaluation_id)
         verdicts = {q.task_id: avg_at_k(q.scored) for q in questions if q.scored}
         connection.execute(update(Evaluation).where(mine).values(verdicts=pack(verdicts)))
-        connection.execute(delete(ScoreRow).where(ScoreRow.run == run, ScoreRow.evaluation_id == evaluation_id))
         found = [{"run": run, "evaluation_id": evaluation_id, **row} for row in aggregate(questions, expected)]
         upsert(connection, ScoreRow, found)
 

@@ -6,7 +6,6 @@ Heavy imports live inside the commands, so that ``harness --help`` stays fast.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -74,13 +73,12 @@ def serve(port: int, host: str) -> None:
 @leaderboard.command()
 def rebuild() -> None:
     """Drop every row and read all run logs again."""
-    from leaderboard.ingest import clear, ingest_all
+    from leaderboard import ingest
 
-    engine = _database(fresh=False)
-    clear(engine)
-    reading = ingest_all(engine, home() / "runs")
+    runs_dir = home() / "runs"
+    reading = ingest.rebuild(_database(fresh=False), runs_dir)
     _report(reading.problems)
-    click.echo(f"Rebuilt from {reading.events} events under {home() / 'runs'}.")
+    click.echo(f"Rebuilt from {reading.events} events under {runs_dir}.")
     if reading.problems:
         sys.exit(1)
 
@@ -92,10 +90,10 @@ def _report(problems: Sequence[str]) -> None:
 
 def _database(fresh: bool = True) -> Engine:
     """The opened database, by default after reading what the run logs hold beyond it."""
-    from leaderboard.database import default_url, open_database
+    from leaderboard.database import database_url, open_database
     from leaderboard.ingest import ingest_all
 
-    engine = open_database(os.environ.get("HARNESS_DATABASE_URL") or default_url(home()))
+    engine = open_database(database_url(home()))
     if fresh:
         _report(ingest_all(engine, home() / "runs").problems)
     return engine

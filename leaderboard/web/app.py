@@ -29,7 +29,7 @@ from leaderboard.store import Store
 from leaderboard.web.board import board_page
 from leaderboard.web.run import run_page, runs_page
 from leaderboard.web.sample import sample_page, samples_page
-from leaderboard.web.security import Guard
+from leaderboard.web.security import HEADERS, Guard
 from leaderboard.words import EMPTY
 
 READ_ON_SECONDS = 2.0
@@ -55,7 +55,7 @@ def create_app(site: Site) -> Starlette:
         Route("/runs/{run_id}/samples/{attempt_id:path}", pages.sample),
         Mount("/static", StaticFiles(packages=[("leaderboard.web", "static")])),
     ]
-    handlers: Mapping[Any, Any] = {HTTPException: pages.error}
+    handlers: Mapping[Any, Any] = {HTTPException: pages.error, Exception: pages.error}
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=site.hosts)])
 
 
@@ -131,7 +131,8 @@ class _Pages:
             self._lock.release()
 
     def _render(self, template: str, status: int = 200, **values: Any) -> Response:
-        return HTMLResponse(self._templates.get_template(template).render(status=status, **values), status_code=status)
+        # The guard adds the headers to all but the page of an unforeseen error, which is made outside of it.
+        return HTMLResponse(self._templates.get_template(template).render(status=status, **values), status_code=status, headers=HEADERS)
 
 
 def _whole_number(text: str | None) -> int | None:

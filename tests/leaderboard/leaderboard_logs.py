@@ -31,10 +31,11 @@ class Recipe:
     questions: int = 100
     lift: float = 0.0
     finished: bool = True
+    name: str | None = None
 
     @property
     def run_id(self) -> str:
-        return f"{self.model}-{self.method}-s{self.seed}"
+        return self.name or f"{self.model}-{self.method}-s{self.seed}"
 
 
 def build(runs_dir: Path, recipe: Recipe) -> Path:

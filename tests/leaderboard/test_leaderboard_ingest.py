@@ -1,6 +1,7 @@
 """Ingest: the same rows whatever the number of readings, interruptions, torn tails and rewinds."""
 
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -10,10 +11,10 @@ import pytest
 from leaderboard_logs import Episode, Recipe, build, evaluate, record_attempt, start
 from sqlalchemy import Engine, create_engine, inspect, select, text
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, RunLogError, UsageError
 from harness.events import Kind, Recorder
 from leaderboard.database import default_url, open_database, upgrade
-from leaderboard.ingest import clear, ingest, ingest_all, ingest_run
+from leaderboard.ingest import ingest, ingest_all, ingest_run, rebuild
 from leaderboard.schema import Base
 from leaderboard.store import Store
 
@@ -176,12 +177,57 @@ def test_a_rebuild_gives_the_rows_of_the_live_reading(tmp_path: Path) -> None:
     engine = database(tmp_path)
     ingest_run(engine, run_dir)
     live = dump(engine)
-    clear(engine)
-    assert dump(engine)["attempts"] == []
-    ingest_all(engine, tmp_path / "runs")
+    reading = rebuild(engine, tmp_path / "runs")
     rebuilt = dump(engine)
+    assert reading.events > 100 and reading.problems == ()
     assert {k: len(v) for k, v in rebuilt.items()} == {k: len(v) for k, v in live.items()}
     assert rebuilt["scores"] == live["scores"]
+
+
+def test_a_run_outside_the_runs_folder_is_followed_and_rebuilt_too(tmp_path: Path) -> None:
+    elsewhere = build(tmp_path / "elsewhere", SMALL).rename(tmp_path / "elsewhere" / "out")
+    engine = database(tmp_path)
+    ingest_run(engine, elsewhere)
+    with Recorder(elsewhere) as log:
+        log.record(Kind.RUN, {"phase": "failed", "run_id": SMALL.run_id, "error": "x"})
+    assert ingest_all(engine, tmp_path / "runs").events == 1
+    assert rebuild(engine, tmp_path / "runs").events > 100
+    assert [r.run_id for r in Store(engine).runs()] == [SMALL.run_id]
+
+
+def test_a_moved_run_is_found_again_and_a_copied_one_refused(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    engine = database(tmp_path)
+    ingest_run(engine, run_dir)
+    moved = run_dir.rename(run_dir.with_name("moved"))
+    assert ingest_run(engine, moved) == 0
+    (run,) = Store(engine).runs()
+    assert run.folder == str(moved)
+    shutil.copytree(moved, run_dir)
+    with pytest.raises(RunLogError, match="already read from"):
+        ingest_run(engine, run_dir)
+
+
+def test_an_event_without_its_fields_is_named_and_spares_other_runs(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "runs" / "a") as log:
+        log.record(Kind.JUDGEMENT, {"attempt_id": "x"})
+    build(tmp_path / "runs", SMALL)
+    engine = database(tmp_path)
+    reading = ingest_all(engine, tmp_path / "runs")
+    assert len(reading.problems) == 1 and "judgement event without" in reading.problems[0]
+    assert [r.run_id for r in Store(engine).runs()] == [SMALL.run_id]
+
+
+def test_several_processes_may_create_and_fill_one_database_at_once(tmp_path: Path) -> None:
+    runs = [build(tmp_path / "runs", Recipe(model=f"m{i}", method="base", questions=30)) for i in range(2)]
+    code = "import sys, pathlib, leaderboard.ingest as i; i.EVENTS_A_COMMIT = 7; i.ingest(pathlib.Path(sys.argv[1]))"
+    readers = [subprocess.Popen([sys.executable, "-c", code, str(runs[i % 2])]) for i in range(6)]
+    assert [r.wait() for r in readers] == [0] * 6
+    clean = open_database(f"sqlite:///{tmp_path / 'clean.sqlite'}")
+    ingest_all(clean, tmp_path / "runs")
+    found, expected = dump(database(tmp_path)), dump(clean)
+    assert {k: len(v) for k, v in found.items()} == {k: len(v) for k, v in expected.items()}
+    assert [row[2:] for row in found["scores"]] == [row[2:] for row in expected["scores"]]
 
 
 def test_only_runs_whose_log_grew_are_read_again(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def hostile_run(home: Path) -> Path:
     """A run in which everything that a model, a page, a task or a judge can write is a payload."""
     run_dir = home / "runs" / "hostile"
     everything = " ".join(PAYLOADS)
-    recipe = Recipe(model=PAYLOADS[0], method=PAYLOADS[1], questions=3)
+    recipe = Recipe(model=PAYLOADS[0], method=PAYLOADS[1], questions=3, name="hostile")
     with Recorder(run_dir) as log:
         start(log, recipe)
         head = {"evaluation_id": PAYLOADS[2], "benchmark": PAYLOADS[3], "split": PAYLOADS[4], "step": 0, "n": 3, "judge": PAYLOADS[5]}
@@ -168,7 +168,7 @@ def test_an_unguided_evaluation_sample_has_no_hint_and_no_tint(pages: TestClient
 def test_gold_of_a_gated_set_is_hidden(tmp_path: Path) -> None:
     run_dir = tmp_path / "runs" / "gated"
     with Recorder(run_dir) as log:
-        start(log, Recipe(model="tiny", method="base"))
+        start(log, Recipe(model="tiny", method="base", name="gated"))
         payload = {"attempt_id": "a", "task_id": "t", "question": "q", "web": "w", "gold": None, "tags": {}, "purpose": "eval"}
         payload |= {"evaluation_id": None, "step": 0, "level": 0, "index": 0, "status": "answered", "answer": "x", "turns": [], "usage": {}}
         log.record(Kind.ATTEMPT, payload | {"hint": None, "blob": None, "detail": ""})
@@ -229,7 +229,7 @@ def test_hostile_text_stays_text_on_every_page(tmp_path: Path) -> None:
 
 
 def test_pages_follow_a_growing_log(tmp_path: Path) -> None:
-    recipe = Recipe(model="tiny", method="base", questions=3)
+    recipe = Recipe(model="tiny", method="base", questions=3, name="live")
     with Recorder(tmp_path / "runs" / "live") as log:
         start(log, recipe)
         browser = client(tmp_path)
