@@ -7,13 +7,9 @@ shapes are fixed, noise is a counter, and only prefilled positions are reused. I
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from harness.engines.base import Capability, EngineConfig, Request, Weights, wei
 from harness.engines.sampling import sample, uniforms
 from harness.engines.schedule import Job, Prefill, Row, Scheduler
 from harness.engines.slots import ATTENTION, Ints, SlotModel
+from harness.engines.worker import Call, EngineThread, Generation, Order, check_lengths, checked_room
 from harness.errors import EngineError
 from harness.types import FinishReason, Ids, Span
 
@@ -43,74 +40,32 @@ class HFEngine:
         self.tokens = 0  # sampled since construction
         self.seconds = 0.0  # spent in passes since construction
         self._config = config or EngineConfig()
-        self._inbox: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
-        self._closed = False
-        self._gate = threading.Lock()  # nothing enters the inbox after its last clearing
-        loaded: Future[None] = Future()
-        self._thread = threading.Thread(target=self._main, args=(str(directory), loaded), name="hf-engine", daemon=True)
-        self._thread.start()
-        loaded.result()
+        self._running: dict[int, Generation] = {}  # by job key, waiting ones included
+        self._calls: list[Call] = []
+        self._keys = itertools.count()
+        self._thread = EngineThread("hf-engine", lambda: self._set_up(str(directory)), self._serve)
 
     async def generate(self, request: Request) -> Span:
         """See ``Engine.generate``; ``max_tokens`` shrinks to what the context still holds."""
-        room = self._config.context - len(request.ids)
-        if not request.ids or room < 1:
-            raise EngineError(
-                f"a prompt of {len(request.ids)} tokens does not fit: it needs at least 1 token and room for one more in "
-                f"engine.context={self._config.context}; raise engine.context or shorten the prompt"
-            )
-        if request.max_tokens < 1:
-            raise EngineError(f"max_tokens is {request.max_tokens}, it must be at least 1")
-        span: Span = await self._ask(_Generate(request, min(request.max_tokens, room)))
+        span: Span = await self._thread.ask(Generation(request, checked_room(request, self._config.context)))
         return span
 
     async def score(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
         """See ``Engine.score``."""
-        longest = max((len(ids) for ids in sequences), default=0)
-        if longest > self._config.context:
-            raise EngineError(f"a sequence of {longest} tokens exceeds engine.context={self._config.context}; raise it or cut the sequence")
-        scores: list[list[float]] = await self._ask(_Call(lambda: self._score(sequences, temperature)))
+        check_lengths(sequences, self._config.context)
+        scores: list[list[float]] = await self._thread.ask(Call(lambda: self._score(sequences, temperature)))
         return scores
 
     async def sync(self, weights: Weights, version: int) -> str:
         """See ``Engine.sync``. Spans under way end first, with the old weights. ``weights`` is read on the engine's thread."""
-        checksum: str = await self._ask(_Call(lambda: self._load(weights, version), alone=True))
+        checksum: str = await self._thread.ask(Call(lambda: self._load(weights, version), alone=True))
         return checksum
 
     async def close(self) -> None:
         """End the thread; whatever still waits gets an ``EngineError``."""
-        with self._gate:
-            self._closed = True
-            self._inbox.put(None)
-        await asyncio.to_thread(self._thread.join)
-
-    async def _ask(self, order: _Order) -> Any:
-        order.answer_to(asyncio.get_running_loop())
-        with self._gate:
-            if self._closed:
-                raise EngineError("the engine is closed")
-            self._inbox.put(order)
-        return await order.future
+        await self._thread.close()
 
     # Everything below runs on the engine's thread.
-
-    def _main(self, directory: str, loaded: Future[None]) -> None:
-        try:
-            self._set_up(directory)
-        except Exception as error:  # noqa: BLE001 - the thread's boundary: whatever it is belongs to the caller of the constructor
-            loaded.set_exception(error if isinstance(error, EngineError) else EngineError(f"cannot load {directory}: {error}"))
-            return
-        loaded.set_result(None)
-        failure = EngineError("the engine was closed")
-        try:
-            with torch.inference_mode():
-                self._serve()
-        except Exception as error:  # noqa: BLE001 - the thread's boundary: callers must not wait for a thread that has died
-            failure = EngineError(f"the engine stopped: {type(error).__name__}: {error}")
-        with self._gate:
-            self._closed = True
-        for order in (*self._running.values(), *self._calls, *_drained(self._inbox)):
-            order.fail(failure)
 
     def _set_up(self, directory: str) -> None:
         config = self._config
@@ -127,12 +82,11 @@ class HFEngine:
             slots=config.slots, rows=config.prefill_rows, chunk=config.prefill_chunk, reuse=config.reuse, patience=patience
         )
         self._state = _State(config.slots, config.context)
-        self._running: dict[int, _Generate] = {}  # by job key, waiting ones included
-        self._calls: list[_Call] = []
-        self._keys = iter(range(2**62))
 
-    def _serve(self) -> None:
-        while self._receive():
+    @torch.inference_mode()
+    def _serve(self, thread: EngineThread) -> None:
+        while (orders := thread.receive(wait=not self._running and not self._calls)) is not None:
+            self._take_in(orders)
             self._run_calls()
             if not any(call.alone for call in self._calls):
                 for key, slot in self._schedule.admit():
@@ -146,29 +100,19 @@ class HFEngine:
                 self._decode(decoding)
             self.seconds += time.perf_counter() - started
 
-    def _receive(self) -> bool:
-        """Take all that has arrived, waiting only if there is nothing else to do; False once closed."""
-        idle = not self._running and not self._calls
-        while idle or not self._inbox.empty():
-            order = self._inbox.get()
-            idle = False
-            if order is None:
-                return False
-            if isinstance(order, _Call):
+    def _take_in(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            if isinstance(order, Call):
                 self._calls.append(order)
-            elif isinstance(order, _Generate):
+            elif isinstance(order, Generation):
                 key = next(self._keys)
                 self._running[key] = order
                 self._schedule.submit(Job(key=key, ids=order.request.ids, session=order.request.session))
-        return True
 
     def _run_calls(self) -> None:
         for call in [call for call in self._calls if not (call.alone and self._schedule.running)]:
             self._calls.remove(call)
-            try:
-                call.succeed(call.function())
-            except Exception as error:  # noqa: BLE001 - a bad call (weights that do not fit) is its caller's affair; the engine goes on
-                call.fail(error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}"))
+            call.run()
 
     def _prefill(self, prefill: Prefill) -> None:
         for copy in prefill.copies:
@@ -244,40 +188,6 @@ class HFEngine:
         return weights_checksum(held.items())
 
 
-class _Order:
-    """Something asked of the thread, and the future that its caller awaits."""
-
-    future: asyncio.Future[Any]
-    _loop: asyncio.AbstractEventLoop
-
-    def answer_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self.future = loop, loop.create_future()
-
-    def succeed(self, result: object) -> None:
-        self._later(lambda: self.future.set_result(result))
-
-    def fail(self, error: EngineError) -> None:
-        self._later(lambda: self.future.set_exception(error))
-
-    def _later(self, settle: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the caller's event loop has been closed: nobody waits any more
-            self._loop.call_soon_threadsafe(lambda: None if self.future.done() else settle())
-
-
-class _Generate(_Order):
-    def __init__(self, request: Request, limit: int) -> None:
-        self.request = request
-        self.limit = limit
-
-
-class _Call(_Order):
-    """A function for the thread; ``alone``: only when no span is under way."""
-
-    def __init__(self, function: Callable[[], object], alone: bool = False) -> None:
-        self.function = function
-        self.alone = alone
-
-
 class _State:
     """What decoding needs of every slot, as arrays, so that a step costs no Python loop."""
 
@@ -293,7 +203,7 @@ class _State:
         self._ids = np.zeros((slots, width), dtype=np.int64)
         self._logprobs = np.zeros((slots, width), dtype=np.float32)
 
-    def start(self, slot: int, key: int, order: _Generate) -> None:
+    def start(self, slot: int, key: int, order: Generation) -> None:
         request = order.request
         self.key[slot], self.decoding[slot], self.count[slot], self.limit[slot] = key, False, 0, order.limit
         self.position[slot] = len(request.ids) - 1
@@ -328,10 +238,13 @@ def _prefill_arrays(rows: Sequence[Row], shape: tuple[int, int]) -> tuple[Ints, 
 def _load_model(directory: str, config: EngineConfig) -> PreTrainedModel:
     device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise EngineError("engine.device is cuda but PyTorch sees no GPU; set engine.device=cpu or install PyTorch for your GPU")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=getattr(torch, config.dtype), attn_implementation=ATTENTION
-    )
+        raise EngineError("generation.device is cuda but PyTorch sees no GPU; set generation.device=cpu or install PyTorch for your GPU")
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=getattr(torch, config.dtype), attn_implementation=ATTENTION
+        )
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot load a model from {directory}: {error}") from error
     model.to(torch.device(device))  # type: ignore[arg-type]  # the stub wraps the method
     model.eval().requires_grad_(False)
     return model
@@ -356,10 +269,3 @@ def _check_fit(given: dict[str, torch.Tensor], held: dict[str, torch.Tensor]) ->
             raise EngineError(
                 f"weight {name} has shape {tuple(given[name].shape)}, the model's is {tuple(tensor.shape)} (nothing was loaded)"
             )
-
-
-def _drained(inbox: queue.SimpleQueue[_Order | None]) -> Iterator[_Order]:
-    while not inbox.empty():
-        order = inbox.get()
-        if order is not None:
-            yield order

