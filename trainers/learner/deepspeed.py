@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def deepspeed_config(config: LearnerConfig, ranks: int) -> dict[str, Any]:
         "managed_gradient_accumulation": False,  # step() alone is the boundary
         "gradient_clipping": config.grad_clip if config.zero_stage else 0.0,  # stage 0 clips in Policy, which needs the norm
         "zero_optimization": {"stage": config.zero_stage},
-        "bf16": {"enabled": config.dtype == "bfloat16"},
+        "bf16": {"enabled": config.dtype == "bfloat16", "check_grad_overflow": True},
         "wall_clock_breakdown": False,
     }
     zero = settings["zero_optimization"]
@@ -208,8 +209,8 @@ class Policy:
         self._ranks = place.ranks
         self._norm = 0.0
         self._engine = self._initialise()
-        base = getattr(self._engine, "basic_optimizer", None) or self._engine.optimizer
-        base.register_step_pre_hook(self._before_step)
+        if not config.zero_stage:
+            self._engine.optimizer.register_step_pre_hook(self._before_plain_step)
 
     def forward(self, padded: Padded, temperature: float) -> torch.Tensor:
         logprobs_N: torch.Tensor = self._engine(padded, temperature)
@@ -228,9 +229,13 @@ class Policy:
         self._engine.backward(loss * self._ranks)  # DeepSpeed averages gradients over ranks: this, and only this, undoes it
 
     def step(self) -> float:
-        """One optimiser step; the norm of the whole gradient before clipping."""
+        """One optimiser step; the norm of the whole gradient before clipping. Steps nowhere where that is not finite."""
         self._engine.step()
-        return self._norm
+        if not self._config.zero_stage:
+            return self._norm
+        if self._engine.optimizer.overflow:
+            raise NonFiniteGradient
+        return float(self._engine.optimizer._global_grad_norm)
 
     def any_rank(self, flag: bool) -> bool:
         """Whether ``flag`` is set on any rank."""
@@ -277,12 +282,9 @@ class Policy:
         engine, *_ = deepspeed.initialize(model=scorer, optimizer=optimizer, config=deepspeed_config(self._config, self._ranks))
         return engine
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        """Learn the norm of the reduced gradient, clip it where DeepSpeed does not, and let no step through that is not finite."""
-        if self._config.zero_stage:
-            self._norm = float(self._engine.optimizer._global_grad_norm)
-        else:
-            limit = self._config.grad_clip or float("inf")
-            self._norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        if self._norm != self._norm or self._norm == float("inf"):
+    def _before_plain_step(self, *_: Any) -> None:
+        """Without ZeRO, DeepSpeed hides the norm of the reduced gradient and steps even if it is not finite: so clip and check here."""
+        limit = self._config.grad_clip or float("inf")
+        self._norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        if not isfinite(self._norm):
             raise NonFiniteGradient

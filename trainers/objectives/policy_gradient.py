@@ -78,11 +78,11 @@ class ClippedObjective:
             if tokens:
                 trajectories[sample.attempt_id] = trajectories.get(sample.attempt_id, 0) + tokens
         total = sum(trajectories.values())
-        if self.aggregate == "token":
-            return [[1 / total] * len(sample.behaviour) for sample in minibatch]
-        return [
-            [1 / (len(trajectories) * trajectories[s.attempt_id])] * len(s.behaviour) if s.behaviour else [] for s in minibatch
-        ]
+
+        def weight(sample: Sample) -> float:
+            return 1 / (total if self.aggregate == "token" else len(trajectories) * trajectories[sample.attempt_id])
+
+        return [[weight(sample)] * len(sample.behaviour) if sample.behaviour else [] for sample in minibatch]
 
     def terms(self, tokens: Tokens) -> Terms:
         """Per-token loss; metrics ``ratio``, ``clip_fraction``, ``dual_clip_fraction``, ``lost_mass`` and, with a reference, ``kl``.
