@@ -13,11 +13,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from harness.events import Event
+from leaderboard.legible import legible
 from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Evaluation, Group, Histogram, Judgement, Step, Task
 
 Row = tuple[type[Base], dict[str, Any]]
 
-NOT_A_RECIPE = frozenset({"seed", "out", "resume", "home", "device", "ranks", "progress", "data", "dry_run"})
+NOT_A_RECIPE = frozenset(
+    {
+        *("seed", "out", "resume", "home", "data", "dry_run"),
+        *("device", "threads", "gpu_memory", "cpu_cache_gib", "ranks", "zero_stage", "offload", "microbatch_tokens", "logits_mb"),
+        *("gradient_checkpointing", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+    }
+)
 """Settings, by the last part of their name, that two seeds of one recipe may differ in."""
 
 COMPLETION = {"started": "started", "finished": "finished", "failed": "failed"}
@@ -26,20 +33,20 @@ COMPLETION = {"started": "started", "finished": "finished", "failed": "failed"}
 def rows_of(event: Event, place: str) -> Iterable[Row]:
     """Rows of one event, without the run they belong to; ``place`` is where the log holds it."""
     make = MAKERS.get(str(event.kind))
-    return make(event, place) if make is not None else ()
+    return () if make is None else ((table, legible(row)) for table, row in make(event, place))
 
 
 def run_columns(event: Event) -> dict[str, Any]:
     """Columns of ``runs`` that a run event settles; a second ``started`` (a resume) clears what the last end left."""
     data, phase = event.data, COMPLETION[event.data["phase"]]
-    columns: dict[str, Any] = {"status": phase, "error": data.get("error"), "updated_at": event.time}
+    columns: dict[str, Any] = {"status": phase, "error": legible(data.get("error")), "updated_at": event.time}
     columns["finished_at"] = None if phase == "started" else event.time
     for name in ("command", "model", "method", "seed", "parent", "config", "provenance"):
-        if data.get(name) is not None:
-            columns[name] = data[name]
+        if data.get(name) not in (None, "", {}):  # the closing event may leave out what the opening one said
+            columns[name] = legible(data[name])
     if data.get("changed") is not None:
         columns["changed"] = data["changed"]
-    if data.get("config") is not None:
+    if data.get("config"):
         columns["recipe"] = data.get("recipe") or recipe(data["config"])
     if phase == "started":
         columns["started_at"] = event.time
@@ -129,4 +136,4 @@ def _number(value: Any) -> float | None:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.errors import RunLogError
 from harness.events import read_blob
+from leaderboard.legible import legible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ def read_transcript(folder: Path, place: str, blob: Mapping[str, Any] | None) ->
     try:
         with path.open("rb") as file:
             file.seek(int(offset))
-            data = json.loads(file.readline())["data"]
+            data = legible(json.loads(file.readline())["data"])
     except FileNotFoundError as error:
         raise RunLogError(
             f"{path} is missing: the run directory was moved or deleted; bring it back or run `harness leaderboard rebuild`"
@@ -56,6 +57,6 @@ def _spans(arrays: Mapping[str, Any]) -> tuple[tuple[Token, ...], ...]:
     spans = arrays.get("spans") or []
     pieces = arrays.get("pieces") or [[f"[{i}]" for i in span["ids"]] for span in spans]
     return tuple(
-        tuple(Token(id=i, text=t, logprob=p) for i, t, p in zip(span["ids"], texts, span["logprobs"], strict=False))
+        tuple(Token(id=i, text=legible(t), logprob=p) for i, t, p in zip(span["ids"], texts, span["logprobs"], strict=False))
         for span, texts in zip(spans, pieces, strict=False)
     )

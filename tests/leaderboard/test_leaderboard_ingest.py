@@ -230,6 +230,16 @@ def test_several_processes_may_create_and_fill_one_database_at_once(tmp_path: Pa
     assert [row[2:] for row in found["scores"]] == [row[2:] for row in expected["scores"]]
 
 
+def test_a_closing_event_that_leaves_settings_out_keeps_them(tmp_path: Path) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    with Recorder(run_dir) as log:
+        log.record(Kind.RUN, {"phase": "finished", "run_id": SMALL.run_id, "config": {}, "provenance": {}, "model": "", "seed": 0})
+    ingest(run_dir)
+    run = Store(database(tmp_path)).run(SMALL.run_id)
+    assert run is not None and run.model == "tiny" and run.seed == 0 and run.recipe
+    assert run.config["model"] == "tiny" and run.provenance["git_sha"] == "b781aeb"
+
+
 def test_only_runs_whose_log_grew_are_read_again(tmp_path: Path) -> None:
     build(tmp_path / "runs", SMALL)
     engine = database(tmp_path)

@@ -228,6 +228,21 @@ def test_hostile_text_stays_text_on_every_page(tmp_path: Path) -> None:
     assert "{{ 7 * 7 }}" in browser.get(hostile_addresses(tmp_path)[-1]).text
 
 
+def test_bytes_that_no_page_can_hold_are_replaced(tmp_path: Path) -> None:
+    broken = "half \ud83d and nul \x00 end"
+    with Recorder(tmp_path / "runs" / "broken") as log:
+        start(log, Recipe(model=broken, method="base", name="broken"))
+        turn = {"text": broken, "actions": [{"name": broken, "arguments": {broken: broken}}], "observations": [broken], "tool_errors": 0}
+        payload = {"attempt_id": "a", "task_id": broken, "question": broken, "web": "w", "gold": [broken], "tags": {broken: broken}}
+        payload |= {"purpose": "eval", "evaluation_id": None, "step": 0, "level": 0, "index": 0, "status": "answered", "answer": broken}
+        log.record(Kind.ATTEMPT, payload | {"turns": [turn], "usage": {}, "hint": broken, "blob": None, "detail": broken})
+        log.record(Kind.JUDGEMENT, {"attempt_id": "a", "judge": "j", "value": 1.0, "status": "judged", "layer": "x", "detail": broken})
+        log.record(Kind.RUN, {"phase": "failed", "run_id": "broken", "error": broken})
+    for address in ("/runs", "/runs/broken", "/runs/broken/samples", "/runs/broken/samples/a"):
+        found = client(tmp_path).get(address)
+        assert found.status_code == 200 and "half \ufffd and nul \ufffd end" in found.text, address
+
+
 def test_pages_follow_a_growing_log(tmp_path: Path) -> None:
     recipe = Recipe(model="tiny", method="base", questions=3, name="live")
     with Recorder(tmp_path / "runs" / "live") as log:
