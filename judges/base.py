@@ -10,7 +10,8 @@ from harness.types import Attempt, Score, ScoreStatus
 class Judge(Protocol):
     """Sees only the question, the gold answers and the extracted answer; never the transcript."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     async def score(self, question: str, gold: tuple[str, ...], answer: str) -> Score: ...
 

@@ -2,6 +2,7 @@
 
 from harness.tasks.base import TaskLoader, TaskSet, split_of
 from harness.tasks.hotpotqa import HOTPOTQA
+from harness.tasks.miniweb import MINIWEB
 from harness.tasks.musique import MUSIQUE
 
-__all__ = ["HOTPOTQA", "MUSIQUE", "TaskLoader", "TaskSet", "split_of"]
+__all__ = ["HOTPOTQA", "MINIWEB", "MUSIQUE", "TaskLoader", "TaskSet", "split_of"]

@@ -1,5 +1,7 @@
 """How the tiny base model is pre-trained: on its own kind of conversations, so that it is calibrated and not certain.
 
+First come drills (a page whose lines are asked for again in random order), which teach it to look a role up.
+
 Half of the conversations are 1-hop questions, answered rightly. A quarter are questions of 2 to 4 hops whose prompt holds
 the first k expert actions: they are followed, then the walk goes on at random. A quarter have no plan: the first person is searched, every further
 visit and the answer are drawn at random from the page that is open. The model therefore knows its tools and follows a plan, and spreads its bets
@@ -32,13 +34,15 @@ class Recipe:
 
     steps: int = 3000
     batch: int = 24
+    drill_steps: int = 600
+    drill_batch: int = 64
     learning_rate: float = 3e-3
     worlds: int = 400
     seed: int = 1
-    hidden: int = 128
+    hidden: int = 96
     layers: int = 4
-    heads: int = 4
-    intermediate: int = 384
+    heads: int = 3
+    intermediate: int = 288
     context: int = 512
 
 
@@ -104,10 +108,28 @@ def _messages(world: World, question: str, visited: Sequence[str], answer: str) 
     return tuple(messages)
 
 
-def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan) -> Iterator[Row]:
-    """Endless training rows."""
+def drill(rng: random.Random, world: World, chat: Chat) -> Row:
+    """One page, then its lines again and again in random order: looking up a role in a page, with nothing else to learn."""
+    person = tuple(world.links)[rng.randrange(len(world.links))]
+    lines = [f"\n{role}: {other}" for role, other in world.links[person].items()]
+    ids = list(chat.encode(person + "".join(lines)))
+    mask = [False] * len(ids)
+    for _ in range(3):
+        for role, other in rng.sample(list(world.links[person].items()), len(lines)):
+            head, name = chat.encode(f"\n{role}: "), chat.encode(other)
+            ids += (*head, *name)
+            mask += [False] * len(head) + [True] * len(name)
+    return Row(ids=tuple(ids), mask=tuple(mask), kind="drill")
+
+
+def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, drills: Callable[[], float]) -> Iterator[Row]:
+    """Endless training rows, a share ``drills()`` of them drills."""
     while True:
-        kind, messages = conversation(rng, worlds[rng.randrange(len(worlds))], plan)
+        world = worlds[rng.randrange(len(worlds))]
+        if rng.random() < drills():
+            yield drill(rng, world, chat)
+            continue
+        kind, messages = conversation(rng, world, plan)
         contexts, spans = chat.dialogue(messages, TOOLS)
         ids = tuple(i for c, z in zip(contexts, spans, strict=True) for i in (*c, *z))
         mask = tuple(f for c, z in zip(contexts, spans, strict=True) for f in (*((False,) * len(c)), *((True,) * len(z))))
@@ -119,27 +141,34 @@ def pretrain(recipe: Recipe, chat: Chat, vocabulary: int, plan: Plan, report: Ca
     torch.set_flush_denormal(True)
     model = make_model(recipe, chat, vocabulary)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    source = rows(random.Random(recipe.seed), [make_world(f"pretrain-{i}") for i in range(recipe.worlds)], chat, plan)
+    step = 0
+    worlds = [make_world(f"pretrain-{i}") for i in range(recipe.worlds)]
+    source = rows(random.Random(recipe.seed), worlds, chat, plan, lambda: 1.0 if step < recipe.drill_steps else 0.1)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
-        batch = [next(source) for _ in range(recipe.batch)]
-        loss, right, kinds = _loss(model, batch)
+        batch = sorted((next(source) for _ in range(recipe.drill_batch if step < recipe.drill_steps else recipe.batch)), key=lambda row: len(row.ids))
         optimizer.zero_grad()
-        loss.backward()
+        loss, right = 0.0, []
+        for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):  # short rows need not be as wide as long ones
+            part_loss, part_right = _loss(model, part, sum(map(_weight, batch)))
+            part_loss.backward()
+            loss, right = loss + part_loss.item(), right + part_right
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % 50 == 0:
-            found = {k: [r for r, kind in zip(right, kinds, strict=True) if kind == k] for k in set(kinds)}
-            report(step + 1, loss.item(), {k: sum(v) / len(v) for k, v in sorted(found.items())})
+            found = {k: [r for r, kind in zip(right, (row.kind for row in batch), strict=True) if kind == k] for k in {row.kind for row in batch}}
+            report(step + 1, loss, {k: sum(v) / len(v) for k, v in sorted(found.items())})
     return model
 
 
-def _loss(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> tuple[Tensor, list[float], list[str]]:
-    """Weighted mean cross-entropy; per row whether the answer's name was the argmax.
+def _weight(row: Row) -> float:
+    """Tokens of prompts and pages count a fifth: copying roles and titles there is what first teaches the model to copy at all."""
+    return sum(1.0 if assistant else 0.2 for assistant in row.mask[1:])
 
-    Tokens of prompts and pages count a fifth: copying roles and titles there is what first teaches the model to copy at all.
-    """
+
+def _loss(model: Qwen3ForCausalLM, batch: Sequence[Row], total: float) -> tuple[Tensor, list[float]]:
+    """Weighted cross-entropy over ``total``; per row whether the answer's name was the argmax."""
     width = max(len(r.ids) for r in batch)
     ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
     mask_BT = torch.zeros(len(batch), width, dtype=torch.bool)
@@ -152,11 +181,10 @@ def _loss(model: Qwen3ForCausalLM, batch: Sequence[Row]) -> tuple[Tensor, list[f
     logits_NV = model.lm_head(hidden_BTH[:, :-1][target_BT])
     targets_N = ids_BT[:, 1:][target_BT]
     weights_N = torch.where(mask_BT[:, 1:][target_BT], 1.0, 0.2)
-    loss = (F.cross_entropy(logits_NV, targets_N, reduction="none") * weights_N).sum() / weights_N.sum()
+    loss = (F.cross_entropy(logits_NV, targets_N, reduction="none") * weights_N).sum() / total
     hit_BT = torch.zeros(len(batch), width - 1)
     hit_BT[target_BT] = (logits_NV.argmax(-1) == targets_N).float()
-    right = [float(hit_BT[i, len(row.ids) - 4]) for i, row in enumerate(batch)]  # <answer> NAME </answer> <|im_end|>
-    return loss, right, [row.kind for row in batch]
+    return loss, [float(hit_BT[i, len(row.ids) - (2 if row.kind == "drill" else 4)]) for i, row in enumerate(batch)]  # ... NAME </answer> <|im_end|>
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -1,6 +1,6 @@
 """The tiny model's byte-level BPE: any text encodes, while the frames of its own world take one token each.
 
-Merges may cross spaces but never a capitalised word or a digit, so that names and roles are atoms and the fixed text
+Merges may cross spaces but never a capitalised word, a line's label or a digit, so that names and roles are atoms and the fixed text
 between them (tool schemas, call frames) collapses into long tokens. Prompts of the mini web are then about fifty tokens.
 """
 
@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-ATOMS = r"[A-Z][a-z]+|[0-9]|[^A-Z0-9]+|[A-Z]"
+LABEL = r"\n?[A-Z][a-z]+: "  # "Mentor: " at the head of a line
+ATOMS = LABEL + r"|[A-Z][a-z]+|[0-9]|(?:(?!" + LABEL + r")[^A-Z0-9])+|[A-Z]"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -22,7 +22,7 @@ from harness.web.base import Page
 
 ROLES = ("Mentor", "Rival", "Patron", "Pupil", "Keeper", "Envoy", "Healer", "Tailor", "Pilot", "Singer")
 ROLES_PER_WORLD = 5
-PEOPLE_PER_WORLD = 100
+PEOPLE_PER_WORLD = 60
 SITE = "https://mini.web/"
 
 
@@ -33,7 +33,7 @@ def _names(count: int) -> tuple[str, ...]:
     return tuple(every.pop(rng.randrange(len(every))) for _ in range(count))
 
 
-NAMES = _names(250)
+NAMES = _names(120)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from trainers.sample import Sample
 class Rollouts(Protocol):
     """What the loop lends to ``collect``: sampling with the current weights, judged."""
 
-    step: int
+    @property
+    def step(self) -> int: ...
 
     async def sample(self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN) -> tuple[Member, ...]:
         """Draw ``size`` trajectories of one task; ``level`` > 0 puts the first ``level`` expert actions into the prompt.

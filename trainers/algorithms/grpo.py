@@ -57,7 +57,7 @@ class ZeroRL:
         return [sample for group in groups for sample in self._credit_one(group)]
 
     def objective(self) -> Objective:
-        return self._objective.build()
+        return self._objective.objective()
 
     async def _collect_one(self, task: Task, rollouts: Rollouts) -> Group:
         members = await rollouts.sample(task, size=self._group.group_size)

@@ -1,0 +1,114 @@
+"""Evaluation: every task of a split once, unguided, through the same sampler that training uses.
+
+Resumable: tasks whose attempt and judgement are already in the run log under the same evaluation are not run again. An
+unscorable attempt counts as such and never as wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.envs.search import SYSTEM, TOOLS
+from harness.episode import Draw
+from harness.events import Kind, current_events
+from harness.types import Purpose, Task
+from judges.attempts import Sampler
+
+TEMPERATURE = 0.0  # the paper evaluates greedily, one run per task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What is evaluated, and the training state that it describes."""
+
+    id: str
+    benchmark: str
+    split: str
+    model: str
+    method: str
+    seed: int
+    step: int = 0
+    generated_tokens_total: int | None = None
+    comparability: str = ""
+
+    def record(self, phase: str, tasks: int, judge: str) -> dict[str, object]:
+        return {
+            "phase": phase,
+            "evaluation_id": self.id,
+            "benchmark": self.benchmark,
+            "split": self.split,
+            "step": self.step,
+            "n": tasks,
+            "judge": judge,
+            "model": self.model,
+            "method": self.method,
+            "seed": self.seed,
+            "comparability": self.comparability,
+            "generated_tokens_total": self.generated_tokens_total,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Scores by task id; None where the attempt could not be scored."""
+
+    scores: Mapping[str, float | None]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over scored tasks."""
+        known = [s for s in self.scores.values() if s is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def coverage(self) -> float:
+        return sum(s is not None for s in self.scores.values()) / max(len(self.scores), 1)
+
+
+async def evaluate(
+    evaluation: Evaluation,
+    tasks: Sequence[Task],
+    sampler: Sampler,
+    *,
+    done: Mapping[str, float | None],
+    in_flight: int,
+    progress: Callable[[int, int], None],
+) -> Result:
+    """Run what ``done`` lacks, at most ``in_flight`` at a time; ``progress(finished, total)`` after each."""
+    scores: dict[str, float | None] = {t.id: done[t.id] for t in tasks if t.id in done}
+    gate = asyncio.Semaphore(in_flight)
+    sampler.log.record(Kind.EVALUATION, evaluation.record("started", len(tasks), sampler.judge.name))
+
+    async def one(task: Task) -> None:
+        async with gate:
+            draw = Draw(task=task, run_seed=evaluation.seed, purpose=Purpose.EVAL, step=evaluation.step)
+            member = await sampler.attempt(draw, temperature=TEMPERATURE, evaluation_id=evaluation.id)
+            scores[task.id] = member.score.value
+            progress(len(scores), len(tasks))
+
+    await asyncio.gather(*(one(task) for task in tasks if task.id not in done))
+    sampler.log.record(Kind.EVALUATION, evaluation.record("finished", len(tasks), sampler.judge.name))
+    return Result(scores={task.id: scores[task.id] for task in tasks})
+
+
+def recorded_scores(run_dir: Path, evaluation_id: str) -> dict[str, float | None]:
+    """Scores by task id that the run log already holds for an evaluation; an outage is not kept, so it is tried again."""
+    task_of: dict[str, str] = {}
+    scores: dict[str, float | None] = {}
+    for event in current_events(run_dir):
+        if event.kind is Kind.ATTEMPT and event.data["evaluation_id"] == evaluation_id:
+            task_of[event.data["attempt_id"]] = event.data["task_id"]
+        elif event.kind is Kind.JUDGEMENT and event.data["attempt_id"] in task_of and event.data["value"] is not None:
+            scores[task_of[event.data["attempt_id"]]] = event.data["value"]
+    return scores
+
+
+def comparability(fingerprint: str, judge: str, settings: Mapping[str, object]) -> str:
+    """A code that two results share exactly when they are comparable: same data, prompt, tools, limits and judge."""
+    parts = {"data": fingerprint, "judge": judge, "prompt": SYSTEM, "tools": TOOLS, "temperature": TEMPERATURE, **settings}
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(), digest_size=6).hexdigest()

@@ -1,0 +1,76 @@
+"""What a person sees while a run works: one live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Steps(Protocol):
+    """The part of a run's state that is shown."""
+
+    @property
+    def step(self) -> int: ...
+
+
+class RunProgress:
+    """Progress of a training run and of the evaluations in it."""
+
+    def __init__(self, title: str, steps: int, start: int = 0) -> None:
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal
+        self._steps = steps
+        self._start = start
+        self._began = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
+        self._progress = Progress(*columns, console=self._console, disable=not self._live)
+        self._bar = self._progress.add_task(title, total=steps, completed=start, numbers="")
+        self._shown = 0.0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def step(self, state: Steps, metrics: Mapping[str, float]) -> None:
+        """After each training step; plain lines at most every ten seconds, and the last one."""
+        numbers = numbers_line(metrics)
+        if self._live:
+            self._progress.update(self._bar, completed=state.step, numbers=numbers)
+        elif time.monotonic() - self._shown > 10 or state.step == self._steps:
+            self._shown = time.monotonic()
+            left = (time.monotonic() - self._began) / max(state.step - self._start, 1) * (self._steps - state.step)
+            self.say(f"step {state.step}/{self._steps}  {numbers}  {clock(left)} left")
+
+    def say(self, words: str) -> None:
+        """A line of its own."""
+        if self._live:
+            self._console.print(words, highlight=False)
+        else:
+            print(words, file=sys.stderr, flush=True)
+
+
+def numbers_line(metrics: Mapping[str, float]) -> str:
+    """The numbers that matter, in words short enough for one line."""
+    parts = [
+        f"reward {metrics['reward/unguided_mean']:.3f}" if "reward/unguided_mean" in metrics else "",
+        f"trainable {metrics['groups/trainable']:.0f}/{metrics['groups/total']:.0f}",
+        f"rescued {metrics['groups/rescued']:.0f}",
+        f"guided {metrics['guided/share']:.0%}",
+        f"{metrics['throughput/tokens_per_s']:.0f} tok/s" if "throughput/tokens_per_s" in metrics else "",
+        f"{metrics['time/step']:.1f} s/step",
+    ]
+    return "  ".join(p for p in parts if p)
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

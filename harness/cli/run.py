@@ -1,0 +1,127 @@
+"""``harness run``: train a model on a question set, evaluate it unguided on the held-out part, put the result on the board."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.config import build, differences, home, load_yaml, merge, parse_assignment, restore, store
+from harness.errors import RunLogError, UsageError
+from harness.registry import load
+
+if TYPE_CHECKING:
+    from trainers.config import RunConfig
+
+FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
+
+
+@click.command(short_help="Train a model on a question set, then evaluate it.")
+@click.option("--trainer", required=True, help="Algorithm (harness list trainers).")
+@click.option("--model", required=True, help="Name in the model table, a local directory, or a hub id.")
+@click.option("--preset", help="Named settings laid over the model's own: paper or release.")
+@click.option("--tasks", help="Question set to train on (default: miniweb).")
+@click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie; may be repeated.")
+@click.option("--steps", type=int, help="Training steps.")
+@click.option("--token-budget", type=int, help="End once this many tokens were generated, probes counted.")
+@click.option("--seed", type=int, help="Seed of task order and sampling.")
+@click.option("--engine", help="hf or vllm (harness list engines).")
+@click.option("--judge", help="Judge that gives the reward (harness list judges).")
+@click.option("--ranks", type=int, help="Processes that share the update.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: a new one under $HARNESS_HOME/runs).")
+@click.option("--resume", is_flag=True, help="Continue the run in --out (or the newest run of this trainer, model and seed) from its last checkpoint.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. learner.lr=1e-4; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
+def run(**options: Any) -> None:
+    """Train MODEL with TRAINER, evaluate it unguided on held-out tasks, and put the result on the leaderboard."""
+    from harness.cli.training import run_training
+
+    config = resolve(options)
+    if options["dry_run"]:
+        import json
+
+        from harness.config import to_json
+
+        click.echo(json.dumps(to_json(config), indent=2))
+        return
+    place = _place(config, options["out"], options["resume"])
+    result = asyncio.run(run_training(config, place, options["data"]))
+    click.echo(result)
+
+
+def resolve(options: Mapping[str, Any]) -> RunConfig:
+    """One configuration from layers: defaults < model < preset < file < --set < flags."""
+    from harness.models import find_model
+    from trainers.config import run_config_type
+    from trainers.presets import preset_layer
+
+    kind = run_config_type(load("trainers", options["trainer"]).config_type)
+    spec = find_model(options["model"])
+    flags: dict[str, Any] = {"trainer": options["trainer"], "model": options["model"]}
+    flags |= {name: options[name] for name in FLAGS if options[name] is not None}
+    if options["ranks"] is not None:
+        flags["learner"] = {"ranks": options["ranks"]}
+    layers = [
+        _nested(spec.settings),
+        _nested(preset_layer(options["preset"], kind)) if options["preset"] else {},
+        load_yaml(options["config_file"]) if options["config_file"] else {},
+        *(parse_assignment(text) for text in options["assignments"]),
+        flags,
+    ]
+    return build(kind, merge(*layers))
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as a layer."""
+    layer: dict[str, Any] = {}
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        at = layer
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = value
+    return layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlace:
+    """Where a run lives, and whether it was there before."""
+
+    folder: Path
+    resumed: bool
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+
+def _place(config: RunConfig, out: Path | None, resume: bool) -> RunPlace:
+    """A new folder, or the one to resume, whose stored identity settings must be the same."""
+    runs = home() / "runs"
+    stem = f"{config.trainer}-{Path(config.model).name}-{config.tasks}-s{config.seed}"
+    if resume:
+        folder = out or _newest(runs, stem)
+        stored = restore(type(config), folder / "config.json")
+        changed = [d for d in differences(stored, config) if d.tag == "identity"]
+        if changed:
+            words = "; ".join(f"{d.key} was {d.first}, is now {d.second}" for d in changed)
+            raise UsageError(f"cannot resume {folder}: {words}. Leave these as they were, or start a new run.")
+        return RunPlace(folder=folder, resumed=True)
+    folder = out or runs / f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if (folder / "config.json").exists():
+        raise UsageError(f"{folder} holds a run already; add --resume to continue it, or choose another --out.")
+    store(config, folder / "config.json")
+    return RunPlace(folder=folder, resumed=False)
+
+
+def _newest(runs: Path, stem: str) -> Path:
+    found = sorted(runs.glob(f"{stem}-2*"))
+    if not found:
+        raise RunLogError(f"nothing to resume: no run {stem}-* under {runs}; start it without --resume")
+    return found[-1]

@@ -1,0 +1,171 @@
+"""One training run from its configuration to its row on the board."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.evaluate import Evaluation, Result, comparability, evaluate, recorded_scores
+from harness.chat import Chat
+from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge, parse_data, provenance, question_set
+from harness.cli.board import put_on_board
+from harness.cli.progress import RunProgress
+from harness.cli.run import RunPlace
+from harness.config import to_json
+from harness.errors import HarnessError
+from harness.events import Kind, Recorder
+from harness.models import model_directory
+from harness.registry import load
+from harness.types import Task
+from judges.attempts import Sampler
+from trainers.checkpoints import Checkpoints
+from trainers.config import RunConfig
+from trainers.learner.deepspeed import DeepSpeedLearner
+from trainers.loop import Schedule, Training, train
+from trainers.state import RunState, with_foreign_plans
+
+
+async def run_training(config: RunConfig, place: RunPlace, data: Sequence[str]) -> str:
+    """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
+    questions = question_set(config.tasks, parse_data(data))
+    _, directory = model_directory(config.model)
+    with Recorder(place.folder) as log:
+        log.record(Kind.RUN, run_record(config, place, "started"))
+        try:
+            result = await _train(config, place, questions, directory, log)
+        except HarnessError as error:
+            log.record(Kind.RUN, {**run_record(config, place, "failed"), "error": str(error)})
+            raise
+        log.record(Kind.RUN, run_record(config, place, "finished"))
+    put_on_board(place.folder)
+    score = "no score" if result.mean is None else f"{result.mean:.1%}"
+    return f"{config.trainer} on {config.model}: {score} on {config.tasks}/{config.eval_split} (n = {len(result.scores)}, unguided). Run: {place.folder}"
+
+
+def run_record(config: RunConfig, place: RunPlace, phase: str) -> dict[str, object]:
+    return {
+        "phase": phase,
+        "run_id": place.run_id,
+        "command": "run",
+        "model": config.model,
+        "method": config.trainer,
+        "seed": config.seed,
+        "config": to_json(config),
+        "provenance": provenance() if phase == "started" else {},
+        "parent": None,
+        "error": None,
+    }
+
+
+async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, directory: Path | str, log: Recorder) -> Result:
+    async with AsyncExitStack() as stack:
+        engine = open_engine(config.engine, directory, config.generation)
+        stack.push_async_callback(engine.close)
+        learner = DeepSpeedLearner(Path(directory), config.learner)
+        stack.callback(learner.close)
+        sampler = Sampler(
+            engine=engine,
+            chat=Chat.load(directory),
+            env=environments(questions.tasks, config.search),
+            judge=open_judge(config.judge, questions.tasks.closed),
+            agent=config.agent,
+            log=log,
+        )
+        checkpoints = Checkpoints(folder=place.folder / "checkpoints", keep=config.keep_checkpoints)
+        state = _resume(checkpoints, learner, log) if place.resumed else RunState()
+        progress = stack.enter_context(RunProgress(f"{config.trainer} · {config.model}", config.steps, state.step))
+        evaluator = Evaluator(config=config, place=place, questions=questions, sampler=sampler, progress=progress)
+        schedule = Schedule(
+            steps=config.steps,
+            tasks_per_step=config.tasks_per_step,
+            minibatch_tasks=config.minibatch_tasks,
+            checkpoint_every=config.checkpoint_every,
+            evaluate_every=config.evaluate_every,
+            token_budget=config.token_budget,
+            seed=config.seed,
+        )
+
+        def shown(state: RunState, metrics: Mapping[str, float]) -> None:
+            progress.step(state, metrics)
+
+        training = Training(
+            tasks=_training_tasks(config, questions),
+            algorithm=load("trainers", config.trainer)(config.algorithm),
+            sampler=sampler,
+            learner=learner,
+            engine=engine,
+            log=log,
+            schedule=schedule,
+            checkpoints=checkpoints,
+            evaluate=evaluator.after,
+            progress=shown,
+        )
+        state = await train(training, state)
+        return await evaluator.result(state)
+
+
+def _training_tasks(config: RunConfig, questions: QuestionSet) -> tuple[Task, ...]:
+    tasks = questions.tasks.split("train")
+    return with_foreign_plans(tasks) if config.plans == "other" else tasks
+
+
+def _resume(checkpoints: Checkpoints, learner: DeepSpeedLearner, log: Recorder) -> RunState:
+    found = checkpoints.latest()
+    state = RunState()
+    if found:
+        folder, state = found
+        learner.load(folder)
+    log.record(Kind.REWIND, {"step": state.step})
+    return state
+
+
+@dataclass(slots=True, kw_only=True)
+class Evaluator:
+    """Evaluates the run's own held-out split: after some steps, and at the end."""
+
+    config: RunConfig
+    place: RunPlace
+    questions: QuestionSet
+    sampler: Sampler
+    progress: RunProgress
+    latest: tuple[int, Result] | None = None
+
+    async def after(self, state: RunState) -> None:
+        """Evaluate the weights that the engine holds now, with the state's step as their name."""
+        config = self.config
+        tasks = self.questions.tasks.split(config.eval_split)[: config.eval_limit]
+        evaluation = Evaluation(
+            id=f"{self.place.run_id}/{config.tasks}/{config.eval_split}/{state.step}",
+            benchmark=config.tasks,
+            split=config.eval_split,
+            model=config.model,
+            method=config.trainer,
+            seed=config.seed,
+            step=state.step,
+            generated_tokens_total=state.generated_tokens,
+            comparability=comparability(
+                self.questions.tasks.fingerprint,
+                self.sampler.judge.name,
+                {"agent": {**to_json(config.agent), "temperature": None}, "search": to_json(config.search), "limit": config.eval_limit},
+            ),
+        )
+        result = await evaluate(
+            evaluation,
+            tasks,
+            self.sampler,
+            done=recorded_scores(self.place.folder, evaluation.id),
+            in_flight=2 * config.generation.slots,
+            progress=lambda finished, total: None,
+        )
+        score = "no score" if result.mean is None else f"{result.mean:.1%}"
+        self.progress.say(f"step {state.step}: {score} on {config.tasks}/{config.eval_split}, {len(result.scores)} tasks, unguided")
+        self.latest = (state.step, result)
+
+    async def result(self, state: RunState) -> Result:
+        """The last evaluation, made now if a resumed run had nothing left to do."""
+        if self.latest is None or self.latest[0] != state.step:
+            await self.after(state)
+        assert self.latest is not None
+        return self.latest[1]

@@ -1,0 +1,53 @@
+"""One judged, recorded attempt: the single path through which training and evaluation sample.
+
+Same prompts, parser, budgets and judge for both, so a score in training means what it means at evaluation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.chat import Chat
+from harness.engines.base import Engine
+from harness.envs.base import Env
+from harness.episode import AgentConfig, Draw, run_episode
+from harness.events import Kind
+from harness.records import attempt_blob, attempt_record, judgement_record
+from harness.types import Member, Task
+from judges.base import Judge, score_attempt
+
+
+class Log(Protocol):
+    """The part of the recorder that is needed here."""
+
+    def record(self, kind: Kind, payload: Mapping[str, Any]) -> object: ...
+
+    def blob(self, data: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """Runs episodes of one run: its engine, environment, judge and log."""
+
+    engine: Engine
+    chat: Chat
+    env: Callable[[Task], Env]
+    judge: Judge
+    agent: AgentConfig
+    log: Log
+
+    async def attempt(self, draw: Draw, *, temperature: float, evaluation_id: str | None = None) -> Member:
+        """Run, judge and record one attempt. The record is complete before the member is returned."""
+        began = time.perf_counter()
+        attempt = await run_episode(
+            draw, env=self.env(draw.task), engine=self.engine, chat=self.chat, config=self.agent, temperature=temperature
+        )
+        score = await score_attempt(self.judge, attempt)
+        blob = self.log.blob(attempt_blob(attempt, [self.chat.pieces(z.ids) for z in attempt.trajectory.spans]))
+        seconds = time.perf_counter() - began
+        self.log.record(Kind.ATTEMPT, attempt_record(attempt, seconds=seconds, hint=draw.hint, evaluation_id=evaluation_id, blob=blob))
+        self.log.record(Kind.JUDGEMENT, judgement_record(attempt.id, self.judge.name, score))
+        return Member(attempt=attempt, score=score)

@@ -1,0 +1,56 @@
+"""Checkpoints of a run: where they lie, which one to resume from, how many are kept.
+
+A checkpoint is complete when its ``state.json`` is there: the learner writes everything else first, and a folder gets its final name
+only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainers.learner.base import Learner
+from trainers.state import RunState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoints:
+    """Folders ``step-000010`` below ``folder``; only the newest ``keep`` stay."""
+
+    folder: Path
+    keep: int = 2
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+    def save(self, state: RunState, learner: Learner) -> dict[str, Any]:
+        """Write one checkpoint, drop the oldest beyond ``keep``, and return its record."""
+        final = self.path(state.step)
+        partial = final.with_name(final.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        learner.save(partial)
+        state.save(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for old in self.complete()[: -self.keep]:
+            shutil.rmtree(old)
+        files = {str(p.relative_to(final)): _sha256(p) for p in sorted(final.rglob("*")) if p.is_file()}
+        return {"step": state.step, "folder": str(final.relative_to(self.folder.parent)), "files": files}
+
+    def complete(self) -> list[Path]:
+        """Whole checkpoints, the oldest first."""
+        return sorted(p for p in self.folder.glob("step-*") if not p.name.endswith(".partial") and (p / "state.json").is_file())
+
+    def latest(self) -> tuple[Path, RunState] | None:
+        """The newest whole checkpoint, or None."""
+        found = self.complete()
+        return (found[-1], RunState.load(found[-1])) if found else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,181 @@
+"""The training loop: collect, credit, update, sync, record. It names no algorithm, no engine and no rank.
+
+One step:
+    tasks -> algorithm.collect (rollouts with the current weights) -> groups
+    groups -> algorithm.credit -> samples, in mini-batches of whole tasks
+    learner.update -> new weights -> engine.sync
+Only the orchestrating process runs this file; blocking learner calls live on one thread of their own, so the event loop never waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from harness.engines.base import Engine
+from harness.errors import HarnessError
+from harness.events import Kind
+from harness.records import group_record
+from harness.types import Group, Task
+from judges.attempts import Sampler
+from trainers.algorithms.base import Algorithm
+from trainers.checkpoints import Checkpoints
+from trainers.learner.base import Learner, UpdateReport
+from trainers.report import Spent, credit_record, step_record
+from trainers.rollouts import StepRollouts
+from trainers.sample import Batch, Sample
+from trainers.state import RunState, tasks_of_step
+
+T = TypeVar("T")
+
+
+class Log(Protocol):
+    def record(self, kind: Kind, payload: Mapping[str, Any]) -> object: ...
+
+    def sync(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How long, how much at a time, and when to stop and look. ``evaluate_every`` 0 evaluates only at the end."""
+
+    steps: int
+    tasks_per_step: int
+    minibatch_tasks: int
+    checkpoint_every: int
+    evaluate_every: int = 0
+    token_budget: int | None = None
+    seed: int = 0
+
+    def ended(self, state: RunState) -> bool:
+        """All steps are done, or the budget of generated tokens (probes counted) is spent."""
+        return state.step >= self.steps or (self.token_budget is not None and state.generated_tokens >= self.token_budget)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """The parts of one run, already built."""
+
+    tasks: Sequence[Task]
+    algorithm: Algorithm
+    sampler: Sampler
+    learner: Learner
+    engine: Engine
+    log: Log
+    schedule: Schedule
+    checkpoints: Checkpoints
+    evaluate: Callable[[RunState], Awaitable[None]]
+    progress: Callable[[RunState, Mapping[str, float]], None]
+
+
+async def train(run: Training, state: RunState) -> RunState:
+    """Run from ``state`` to the end of the schedule; a last checkpoint and a last evaluation are always made."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner") as thread:
+        stepper = _Stepper(run, thread)
+        await stepper.sync()
+        while not run.schedule.ended(state):
+            state = await stepper.step(state)
+            last = run.schedule.ended(state)
+            if last or state.step % run.schedule.checkpoint_every == 0:
+                await stepper.checkpoint(state)
+            if last or (run.schedule.evaluate_every and state.step % run.schedule.evaluate_every == 0):
+                await run.evaluate(state)
+    return state
+
+
+class _Stepper:
+    """One run's parts with the thread that its learner lives on."""
+
+    def __init__(self, run: Training, thread: ThreadPoolExecutor) -> None:
+        self._run = run
+        self._thread = thread
+
+    async def _on_learner(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def sync(self) -> None:
+        """Hand the learner's weights to the engine and check that they arrived, byte for byte."""
+        learner, engine = self._run.learner, self._run.engine
+        sent = await self._on_learner(learner.checksum)
+        weights = await self._on_learner(lambda: list(learner.weights()))
+        loaded = await engine.sync(weights, learner.version)
+        if loaded != sent:
+            raise HarnessError(f"the engine holds other weights than the learner after sync {learner.version} ({loaded} against {sent})")
+
+    async def step(self, state: RunState) -> RunState:
+        run, schedule = self._run, self._run.schedule
+        began = time.perf_counter()
+        tasks = tasks_of_step(run.tasks, schedule.seed, state.step, schedule.tasks_per_step)
+        groups = await self._collect(tasks, state.step)
+        rolled = time.perf_counter()
+        samples = run.algorithm.credit(groups)
+        mismatch = await self._mismatch(groups)
+        batch = Batch(
+            minibatches=_minibatches(samples, tasks, schedule.minibatch_tasks),
+            objective=run.algorithm.objective(),
+            temperature=run.sampler.agent.temperature,
+        )
+        report = await self._on_learner(lambda: run.learner.update(batch)) if batch.minibatches else None
+        updated = time.perf_counter()
+        if report is not None:
+            await self.sync()
+        spent = Spent(rollout=rolled - began, update=updated - rolled, sync=time.perf_counter() - updated)
+        return self._record(state, groups, samples, report, mismatch, spent)
+
+    async def checkpoint(self, state: RunState) -> None:
+        entry = await self._on_learner(lambda: self._run.checkpoints.save(state, self._run.learner))
+        self._run.log.record(Kind.CHECKPOINT, entry)
+        self._run.log.sync()
+
+    async def _collect(self, tasks: Sequence[Task], step: int) -> list[Group]:
+        run = self._run
+        rollouts = StepRollouts(sampler=run.sampler, run_seed=run.schedule.seed, step=step)
+        found = {group.task.id: group async for group in run.algorithm.collect(tasks, rollouts)}
+        return [found[task.id] for task in tasks]  # the order of arrival must not reach the update
+
+    async def _mismatch(self, groups: Sequence[Group], rows: int = 4) -> list[float]:
+        """|engine - learner| log-probability of each sampled token of a few fresh trajectories, in the view they were sampled in."""
+        attempts = [m.attempt for group in groups for m in group.members if m.attempt.trajectory.spans]
+        chosen = [a.trajectory for a in attempts[:: max(1, len(attempts) // rows)][:rows]]
+        temperature = self._run.sampler.agent.temperature
+        learned = await self._on_learner(lambda: self._run.learner.logprobs([t.ids() for t in chosen], temperature))
+        return [
+            abs(theirs - ours)
+            for trajectory, row in zip(chosen, learned, strict=True)
+            for theirs, ours in zip(
+                trajectory.behaviour_logprobs(),
+                (p for p, sampled in zip(row, trajectory.sampled_mask()[1:], strict=True) if sampled),
+                strict=True,
+            )
+        ]
+
+    def _record(
+        self, state: RunState, groups: list[Group], samples: list[Sample], report: UpdateReport | None, mismatch: list[float], spent: Spent
+    ) -> RunState:
+        for group in groups:
+            self._run.log.record(Kind.GROUP, group_record(group))
+        drawn = sum(m.attempt.trajectory.sampled_tokens for g in groups for m in (*g.members, *g.discarded))
+        after = replace(
+            state,
+            step=state.step + 1,
+            generated_tokens=state.generated_tokens + drawn,
+            trained_tokens=state.trained_tokens + sum(len(s.behaviour) for s in samples),
+        )
+        self._run.log.record(Kind.CREDIT, credit_record(state.step, samples, report))
+        entry = step_record(state.step, groups, samples, report, mismatch, spent, after.generated_tokens)
+        self._run.log.record(Kind.STEP, entry)
+        self._run.progress(after, entry["metrics"])
+        return after
+
+
+def _minibatches(samples: Sequence[Sample], tasks: Sequence[Task], size: int) -> tuple[tuple[Sample, ...], ...]:
+    """Samples of ``size`` tasks at a time, in the order of the tasks; a mini-batch without samples is no update."""
+    chunk = {task.id: number // size for number, task in enumerate(tasks)}
+    batches: dict[int, list[Sample]] = {}
+    for sample in samples:
+        batches.setdefault(chunk[sample.group_id], []).append(sample)
+    return tuple(tuple(batches[number]) for number in sorted(batches))

@@ -1,0 +1,29 @@
+"""Rollouts of one training step: draws of a task at a guidance level, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from harness.episode import Draw
+from harness.types import Member, Purpose, Task
+from judges.attempts import Sampler
+from trainers.guidance.inject import plan_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRollouts:
+    """What ``collect`` samples with; the engine's queue, not this class, bounds how many run together."""
+
+    sampler: Sampler
+    run_seed: int
+    step: int
+
+    async def sample(self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN) -> tuple[Member, ...]:
+        """``size`` trajectories of one task at one level, in the order of their index."""
+        hint = plan_text(task.actions, level) if level else ""
+        draws = [
+            Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, index=i, hint=hint) for i in range(size)
+        ]
+        temperature = self.sampler.agent.temperature
+        return tuple(await asyncio.gather(*(self.sampler.attempt(draw, temperature=temperature) for draw in draws)))
