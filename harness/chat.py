@@ -115,7 +115,7 @@ class Chat:
             *({"role": "tool", "content": text} for text in texts),
         ]
         rendered = self._render(messages, (), generation=True)
-        _, found, rest = rendered.rpartition(_SENTINEL)
+        _, found, rest = rendered.partition(_SENTINEL)  # the first one: a tool result may hold it too
         if not found or not rest.startswith(self._end):
             raise HarnessError(
                 f"the chat template does not close an assistant turn with {self._end!r} (it renders {rest[:40]!r}); set the tokenizer's eos_token to the token that ends a turn"
@@ -154,13 +154,15 @@ def _parse_call(body: str, *, cut: bool) -> Action | str:
         call = json.loads(body)
     except json.JSONDecodeError as error:
         return f"the call is not valid JSON ({error.msg} at character {error.pos})"
+    except (ValueError, RecursionError):  # thousands of digits or brackets in a row, which Python refuses to read
+        return "the call is not valid JSON (a number is too long, or brackets are nested too deeply)"
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         return 'a call must be an object {"name": ..., "arguments": {...}}'
     arguments = call.get("arguments", call.get("parameters", {}))
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return "the arguments are a string that is not valid JSON"
     if not isinstance(arguments, dict):
         return f"the arguments must be an object, got {type(arguments).__name__}"

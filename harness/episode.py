@@ -13,7 +13,7 @@ from harness.chat import Chat, parse_turn
 from harness.config import Section, identity
 from harness.engines.base import Engine, Request, request_seed
 from harness.envs.base import Env
-from harness.errors import EngineError, OutageError
+from harness.errors import EngineError, HarnessError, OutageError
 from harness.types import Attempt, FinishReason, Ids, Message, Purpose, Span, Status, Task, Trajectory, Turn
 
 
@@ -43,6 +43,10 @@ class Draw:
     level: int = 0
     index: int = 0
     hint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.purpose is Purpose.EVAL and (self.level or self.hint):
+            raise HarnessError(f"{self.attempt_id}: guidance (level {self.level}, hint {self.hint!r}); evaluation is always unguided")
 
     @property
     def attempt_id(self) -> str:
