@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from harness.engines.base import Capability, EngineConfig, Request, Weights, weights_checksum
 from harness.engines.sampling import sample, uniforms
 from harness.engines.schedule import Job, Prefill, Row, Scheduler
 from harness.engines.slots import ATTENTION, Ints, SlotModel
-from harness.engines.worker import Call, EngineThread, Generation, Order, check_lengths, checked_room
+from harness.engines.worker import Call, EngineThread, Generation, Order, check_fit, check_lengths, checked_room, end_ids
 from harness.errors import EngineError
 from harness.types import FinishReason, Ids, Span
 
@@ -73,7 +73,7 @@ class HFEngine:
         if config.threads:
             torch.set_num_threads(config.threads)
         model = _load_model(directory, config)
-        self._ends = np.array(_end_ids(model), dtype=np.int64)
+        self._ends = np.array(end_ids(model.generation_config, model.config.get_text_config()), dtype=np.int64)
         self._model = SlotModel(model, config.slots, config.context)
         if config.deterministic:
             self._model.settle_widths([(config.slots, 1), (config.prefill_rows, config.prefill_chunk)])
@@ -180,7 +180,7 @@ class HFEngine:
 
     def _load(self, weights: Weights, version: int) -> str:
         given, held = dict(weights), self._model.model.state_dict()
-        _check_fit(given, held)
+        check_fit(given, held)
         for name, tensor in held.items():
             tensor.copy_(given[name])
         self._schedule.forget()
@@ -248,24 +248,3 @@ def _load_model(directory: str, config: EngineConfig) -> PreTrainedModel:
     model.to(torch.device(device))  # type: ignore[arg-type]  # the stub wraps the method
     model.eval().requires_grad_(False)
     return model
-
-
-def _end_ids(model: PreTrainedModel) -> list[int]:
-    generation: GenerationConfig = model.generation_config
-    ends = generation.eos_token_id if generation.eos_token_id is not None else model.config.get_text_config().eos_token_id
-    if ends is None:
-        raise EngineError("the model names no end-of-turn token; set eos_token_id in its generation_config.json")
-    return list(ends) if isinstance(ends, list) else [ends]
-
-
-def _check_fit(given: dict[str, torch.Tensor], held: dict[str, torch.Tensor]) -> None:
-    missing, extra = sorted(held.keys() - given.keys()), sorted(given.keys() - held.keys())
-    if missing or extra:
-        raise EngineError(
-            f"weights do not fit the model; missing: {missing[:4] or 'none'}, unexpected: {extra[:4] or 'none'} (nothing was loaded)"
-        )
-    for name, tensor in held.items():
-        if tensor.shape != given[name].shape:
-            raise EngineError(
-                f"weight {name} has shape {tuple(given[name].shape)}, the model's is {tuple(tensor.shape)} (nothing was loaded)"
-            )

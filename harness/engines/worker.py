@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.engines.base import Request
 from harness.errors import EngineError
 from harness.types import Ids
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedConfig
 
 _TIDY = 4096  # answered orders are dropped from the list of taken ones whenever it has grown to this length
 
@@ -146,6 +150,28 @@ def check_lengths(sequences: Sequence[Ids], context: int) -> None:
     longest = max((len(ids) for ids in sequences), default=0)
     if longest > context:
         raise EngineError(f"a sequence of {longest} tokens exceeds generation.context={context}; raise it or cut the sequence")
+
+
+def check_fit(given: Mapping[str, torch.Tensor], held: Mapping[str, torch.Tensor]) -> None:
+    """Raise ``EngineError`` unless names and shapes are the same, tied tensors included."""
+    missing, extra = sorted(held.keys() - given.keys()), sorted(given.keys() - held.keys())
+    if missing or extra:
+        raise EngineError(
+            f"weights do not fit the model; missing: {missing[:4] or 'none'}, unexpected: {extra[:4] or 'none'} (nothing was loaded)"
+        )
+    for name, tensor in held.items():
+        if tensor.shape != given[name].shape:
+            raise EngineError(
+                f"weight {name} has shape {tuple(given[name].shape)}, the model's is {tuple(tensor.shape)} (nothing was loaded)"
+            )
+
+
+def end_ids(generation: GenerationConfig | None, config: PreTrainedConfig) -> list[int]:
+    """Ids that end a turn: those of generation_config.json, else the configuration's. Raises ``EngineError`` if there are none."""
+    ends = generation.eos_token_id if generation is not None and generation.eos_token_id is not None else config.eos_token_id
+    if ends is None:
+        raise EngineError("the model names no end-of-turn token; set eos_token_id in its generation_config.json")
+    return list(ends) if isinstance(ends, list) else [ends]
 
 
 def _as_engine_error(error: Exception) -> EngineError:
