@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.envs.search import SYSTEM, TOOLS
-from harness.episode import Draw
+from harness.config import to_json
+from harness.envs.search import SYSTEM, TOOLS, SearchLimits
+from harness.episode import AgentConfig, Draw
 from harness.events import Kind, current_events
 from harness.types import Purpose, Task
 from judges.attempts import Sampler
@@ -69,6 +70,12 @@ class Result:
     def coverage(self) -> float:
         return sum(s is not None for s in self.scores.values()) / max(len(self.scores), 1)
 
+    def words(self) -> str:
+        """``12.5% of 40 tasks, unguided``, with what could not be scored."""
+        score = "no score" if self.mean is None else f"{self.mean:.1%}"
+        missing = sum(s is None for s in self.scores.values())
+        return f"{score} of {len(self.scores)} tasks, unguided" + (f"; {missing} could not be scored" if missing else "")
+
 
 async def evaluate(
     evaluation: Evaluation,
@@ -108,7 +115,16 @@ def recorded_scores(run_dir: Path, evaluation_id: str) -> dict[str, float | None
     return scores
 
 
-def comparability(fingerprint: str, judge: str, settings: Mapping[str, object]) -> str:
-    """A code that two results share exactly when they are comparable: same data, prompt, tools, limits and judge."""
-    parts = {"data": fingerprint, "judge": judge, "prompt": SYSTEM, "tools": TOOLS, "temperature": TEMPERATURE, **settings}
+def comparability(fingerprint: str, judge: str, agent: AgentConfig, limits: SearchLimits, limit: int | None) -> str:
+    """A code that two results share exactly when they are comparable: same data, prompt, tools, budgets and judge.
+
+    The training temperature is no part of it: evaluation has its own.
+    """
+    parts = {
+        "data": [fingerprint, limit],
+        "judge": judge,
+        "prompt": [SYSTEM, TOOLS],
+        "agent": {**to_json(agent), "temperature": TEMPERATURE},
+        "limits": to_json(limits),
+    }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(), digest_size=6).hexdigest()

@@ -2,8 +2,8 @@
 
 Prompts are rendered whole, from messages, by the model's own template. What follows a sampled turn (tool results, the next
 assistant header) is rendered as a suffix that begins at the end-of-turn token, so that sampled ids stay verbatim and
-``ids(turn n)`` is always a prefix of ``ids(turn n + 1)``, whatever the template does to earlier thoughts. Templates without tool support get the
-Hermes frame from here. This module never re-tokenises what a model sampled.
+``ids(turn n)`` is always a prefix of ``ids(turn n + 1)``, whatever the template does to earlier thoughts. Templates without tool
+support get the Hermes frame from here. This module never re-tokenises what a model sampled.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class Chat:
         _, found, rest = rendered.partition(_SENTINEL)  # the first one: a tool result may hold it too
         if not found or not rest.startswith(self._end):
             raise HarnessError(
-                f"the chat template does not close an assistant turn with {self._end!r} (it renders {rest[:40]!r}); set the tokenizer's eos_token to the token that ends a turn"
+                f"the chat template does not close an assistant turn with {self._end!r} (it renders {rest[:40]!r}); "
+                "set the tokenizer's eos_token to the token that ends a turn"
             )
         return rest[len(self._end) :]
 
@@ -187,7 +188,8 @@ def _hermes_frame(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]
         schemas = "\n".join(json.dumps(t, ensure_ascii=False) for t in tools)
         frame = (
             f"# Tools\n\nSignatures of the functions you may call, within <tools></tools>:\n<tools>\n{schemas}\n</tools>\n\n"
-            'To call one, return JSON within <tool_call></tool_call>:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+            "To call one, return JSON within <tool_call></tool_call>:\n<tool_call>\n"
+            '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
         )
         if not shown or shown[0]["role"] != "system":
             shown.insert(0, {"role": "system", "content": ""})

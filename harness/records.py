@@ -61,7 +61,8 @@ def attempt_blob(attempt: Attempt, pieces: Sequence[Sequence[str]]) -> dict[str,
         "contexts": [list(c) for c in attempt.trajectory.contexts],
         "target": [list(c) for c in attempt.target],
         "spans": [
-            {"ids": list(z.ids), "logprobs": list(z.logprobs), "version": z.version, "finish": str(z.finish)} for z in attempt.trajectory.spans
+            {"ids": list(z.ids), "logprobs": list(z.logprobs), "version": z.version, "finish": str(z.finish)}
+            for z in attempt.trajectory.spans
         ],
         "pieces": [list(p) for p in pieces],
     }

@@ -161,9 +161,7 @@ class Trajectory:
     def sampled_mask(self) -> tuple[bool, ...]:
         """Aligned with ``ids()``: True where the token was sampled, the only tokens that may be trained."""
         return tuple(
-            flag
-            for c, z in zip(self.contexts, self.spans, strict=True)
-            for flag in (*((False,) * len(c)), *((True,) * len(z.ids)))
+            flag for c, z in zip(self.contexts, self.spans, strict=True) for flag in (*((False,) * len(c)), *((True,) * len(z.ids)))
         )
 
     def behaviour_logprobs(self) -> tuple[float, ...]:

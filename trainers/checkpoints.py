@@ -7,8 +7,10 @@ only when it is whole.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ class Checkpoints:
 
     folder: Path
     keep: int = 2
+    origin: Mapping[str, object] = field(default_factory=dict)  # written beside the weights as harness.json
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
@@ -33,6 +36,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         learner.save(partial)
+        (partial / "hf" / "harness.json").write_text(json.dumps({**self.origin, "step": state.step}))
         state.save(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)

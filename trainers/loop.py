@@ -4,7 +4,8 @@ One step:
     tasks -> algorithm.collect (rollouts with the current weights) -> groups
     groups -> algorithm.credit -> samples, in mini-batches of whole tasks
     learner.update -> new weights -> engine.sync
-Only the orchestrating process runs this file; blocking learner calls live on one thread of their own, so the event loop never waits for them.
+Only the orchestrating process runs this file. Blocking learner calls live on one thread of their own, so that the event loop never
+waits for them.
 """
 
 from __future__ import annotations

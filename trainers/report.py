@@ -68,7 +68,9 @@ def step_record(
         "throughput/tokens_per_s": generated / spent.rollout if spent.rollout else None,
         **(report.metrics if report else {"tokens/trained": 0}),
     }
-    histograms = {name: {"edges": list(edges), "counts": list(counts)} for name, (edges, counts) in (report.histograms if report else {}).items()}
+    histograms = {
+        name: {"edges": list(edges), "counts": list(counts)} for name, (edges, counts) in (report.histograms if report else {}).items()
+    }
     levels = Counter(g.level for g in groups if g.level is not None)
     if levels:
         top = max(levels)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 def put_on_board(run_dir: Path) -> None:
     """Ingest a run's log into the leaderboard's database; idempotent, so it may be called again at any time."""
+    from harness.config import home
+    from leaderboard.database import database_url
     from leaderboard.ingest import ingest
 
-    ingest(run_dir)
+    ingest(run_dir, database_url(home()))

@@ -28,7 +28,13 @@ class RunProgress:
         self._steps = steps
         self._start = start
         self._began = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
         self._bar = self._progress.add_task(title, total=steps, completed=start, numbers="")
         self._shown = 0.0
@@ -56,6 +62,29 @@ class RunProgress:
             self._console.print(words, highlight=False)
         else:
             print(words, file=sys.stderr, flush=True)
+
+
+class EvalProgress:
+    """Progress of one evaluation: a bar in a terminal, a line every tenth of it elsewhere."""
+
+    def __init__(self, title: str, tasks: int) -> None:
+        self._console = Console(stderr=True)
+        self._title, self._tasks, self._tenth = title, tasks, 0
+        self._progress = Progress(console=self._console, disable=not self._console.is_terminal)
+        self._bar = self._progress.add_task(title, total=tasks)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def finished(self, done: int, total: int) -> None:
+        self._progress.update(self._bar, completed=done)
+        if not self._console.is_terminal and done * 10 // total > self._tenth:
+            self._tenth = done * 10 // total
+            print(f"{self._title}: {done}/{total} tasks", file=sys.stderr, flush=True)
 
 
 def numbers_line(metrics: Mapping[str, float]) -> str:

@@ -34,7 +34,9 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
 @click.option("--judge", help="Judge that gives the reward (harness list judges).")
 @click.option("--ranks", type=int, help="Processes that share the update.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: a new one under $HARNESS_HOME/runs).")
-@click.option("--resume", is_flag=True, help="Continue the run in --out (or the newest run of this trainer, model and seed) from its last checkpoint.")
+@click.option(
+    "--resume", is_flag=True, help="Continue the run in --out (or the newest run of this trainer, model and seed) from its last checkpoint."
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. learner.lr=1e-4; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
@@ -68,8 +70,8 @@ def resolve(options: Mapping[str, Any]) -> RunConfig:
     if options["ranks"] is not None:
         flags["learner"] = {"ranks": options["ranks"]}
     layers = [
-        _nested(spec.settings),
-        _nested(preset_layer(options["preset"], kind)) if options["preset"] else {},
+        nested(spec.settings),
+        nested(preset_layer(options["preset"], kind)) if options["preset"] else {},
         load_yaml(options["config_file"]) if options["config_file"] else {},
         *(parse_assignment(text) for text in options["assignments"]),
         flags,
@@ -77,7 +79,7 @@ def resolve(options: Mapping[str, Any]) -> RunConfig:
     return build(kind, merge(*layers))
 
 
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as a layer."""
     layer: dict[str, Any] = {}
     for key, value in settings.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,7 @@ async def run_training(config: RunConfig, place: RunPlace, data: Sequence[str]) 
             raise
         log.record(Kind.RUN, run_record(config, place, "finished"))
     put_on_board(place.folder)
-    score = "no score" if result.mean is None else f"{result.mean:.1%}"
-    return f"{config.trainer} on {config.model}: {score} on {config.tasks}/{config.eval_split} (n = {len(result.scores)}, unguided). Run: {place.folder}"
+    return f"{config.trainer} on {config.model}, {config.tasks}/{config.eval_split}: {result.words()}. Run: {place.folder}"
 
 
 def run_record(config: RunConfig, place: RunPlace, phase: str) -> dict[str, object]:
@@ -73,7 +72,7 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
             agent=config.agent,
             log=log,
         )
-        checkpoints = Checkpoints(folder=place.folder / "checkpoints", keep=config.keep_checkpoints)
+        checkpoints = Checkpoints(folder=place.folder / "checkpoints", keep=config.keep_checkpoints, origin=_origin(config, place))
         state = _resume(checkpoints, learner, log) if place.resumed else RunState()
         progress = stack.enter_context(RunProgress(f"{config.trainer} · {config.model}", config.steps, state.step))
         evaluator = Evaluator(config=config, place=place, questions=questions, sampler=sampler, progress=progress)
@@ -87,9 +86,6 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
             seed=config.seed,
         )
 
-        def shown(state: RunState, metrics: Mapping[str, float]) -> None:
-            progress.step(state, metrics)
-
         training = Training(
             tasks=_training_tasks(config, questions),
             algorithm=load("trainers", config.trainer)(config.algorithm),
@@ -100,10 +96,15 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
             schedule=schedule,
             checkpoints=checkpoints,
             evaluate=evaluator.after,
-            progress=shown,
+            progress=progress.step,
         )
         state = await train(training, state)
         return await evaluator.result(state)
+
+
+def _origin(config: RunConfig, place: RunPlace) -> dict[str, object]:
+    """What a checkpoint says of where it comes from, so that ``harness eval --model CHECKPOINT`` names the right row."""
+    return {"model": config.model, "method": config.trainer, "seed": config.seed, "run_id": place.run_id}
 
 
 def _training_tasks(config: RunConfig, questions: QuestionSet) -> tuple[Task, ...]:
@@ -146,9 +147,7 @@ class Evaluator:
             step=state.step,
             generated_tokens_total=state.generated_tokens,
             comparability=comparability(
-                self.questions.tasks.fingerprint,
-                self.sampler.judge.name,
-                {"agent": {**to_json(config.agent), "temperature": None}, "search": to_json(config.search), "limit": config.eval_limit},
+                self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, config.eval_limit
             ),
         )
         result = await evaluate(
@@ -159,8 +158,7 @@ class Evaluator:
             in_flight=2 * config.generation.slots,
             progress=lambda finished, total: None,
         )
-        score = "no score" if result.mean is None else f"{result.mean:.1%}"
-        self.progress.say(f"step {state.step}: {score} on {config.tasks}/{config.eval_split}, {len(result.scores)} tasks, unguided")
+        self.progress.say(f"step {state.step}: {config.tasks}/{config.eval_split}: {result.words()}")
         self.latest = (state.step, result)
 
     async def result(self, state: RunState) -> Result:

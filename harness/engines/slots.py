@@ -30,7 +30,7 @@ from harness.errors import EngineError
 Ints = NDArray[np.int64]
 
 ATTENTION = "harness_slots"
-_TILE = 64  # widths are multiples of this many positions
+_TILE = 32  # widths are multiples of this many positions
 
 
 class SlotCache(Cache):

@@ -15,7 +15,10 @@ from harness.errors import WebError
 from harness.types import Action, PublicTask
 from harness.web.base import Web
 
-SYSTEM = "Answer the question with the help of the tools. Before each call, think about what you still need. When you know the answer, give it as <answer>...</answer>."
+SYSTEM = (
+    "Answer the question with the help of the tools. Before each call, think about what you still need. "
+    "When you know the answer, give it as <answer>...</answer>."
+)
 
 TOOLS: tuple[Mapping[str, Any], ...] = (
     {
@@ -23,7 +26,11 @@ TOOLS: tuple[Mapping[str, Any], ...] = (
         "function": {
             "name": "search",
             "description": "Search the web with one or more queries.",
-            "parameters": {"type": "object", "properties": {"query": {"type": "array", "items": {"type": "string"}}}, "required": ["query"]},
+            "parameters": {
+                "type": "object",
+                "properties": {"query": {"type": "array", "items": {"type": "string"}}},
+                "required": ["query"],
+            },
         },
     },
     {

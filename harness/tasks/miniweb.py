@@ -28,7 +28,10 @@ class MiniWeb:
     def load(self, path: Path | None) -> TaskSet:
         if path is not None:
             raise UsageError(f"{self.name} is generated and takes no data, got --data {self.name}={path}; leave it out.")
-        tasks = {split: tuple(task for world in names for task in _tasks(world, self.hops, self.questions, split)) for split, names in self._names().items()}
+        tasks = {
+            split: tuple(task for world in names for task in _tasks(world, self.hops, self.questions, split))
+            for split, names in self._names().items()
+        }
         webs = {world: (lambda world=world: _web(world)) for names in self._names().values() for world in names}
         return TaskSet(
             name=self.name,

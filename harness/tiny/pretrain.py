@@ -1,19 +1,20 @@
 """How the tiny base model is pre-trained: on its own kind of conversations, so that it is calibrated and not certain.
 
-First come drills (a page whose lines are asked for again in random order), which teach it to look a role up.
-
-Half of the conversations are 1-hop questions, answered rightly. A quarter are questions of 2 to 4 hops whose prompt holds
-the first k expert actions: they are followed, then the walk goes on at random. A quarter have no plan: the first person is searched, every further
-visit and the answer are drawn at random from the page that is open. The model therefore knows its tools and follows a plan, and spreads its bets
-on multi-hop questions, which it solves at the rate of chance. It never sees a multi-hop question answered on purpose.
+First come drills: a page whose lines, or 1-hop questions about it, follow in random order. They teach it to look a role up. Then, beside
+some more drills, conversations. Half of them are 1-hop questions, answered rightly. A quarter are questions of 2 to 4 hops whose
+prompt holds the first k expert actions: they are followed, then the walk goes on at random. A quarter have no plan: the first person is
+searched, every further visit and the answer are drawn at random from the page that is open. The model therefore knows its tools and
+follows a plan, and spreads its bets on multi-hop questions, which it solves at the rate of chance. It never sees a multi-hop question
+answered on purpose.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,21 +23,24 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from harness.chat import Chat
 from harness.envs.search import SYSTEM, TOOLS
+from harness.tiny.tokenizer import train_tokenizer
 from harness.tiny.world import SITE, World, expert_actions, make_world, question_text
 from harness.types import Action, Ids, Message
 
 Plan = Callable[[Sequence[Action], int], str]
+
+_FROM_END = {"lines": 2, "asked": 3, "one-hop": 4, "plan": 4, "walk": 4}  # where the last name is predicted: ... NAME </answer> <|im_end|>
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything that decides the weights."""
 
-    steps: int = 3000
-    batch: int = 24
+    steps: int = 2600
+    batch: int = 32
     drill_steps: int = 600
     drill_batch: int = 64
-    learning_rate: float = 3e-3
+    learning_rate: float = 2.5e-3
     worlds: int = 400
     seed: int = 1
     hidden: int = 96
@@ -44,6 +48,7 @@ class Recipe:
     heads: int = 3
     intermediate: int = 288
     context: int = 512
+    vocabulary: int = 1280
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,7 @@ def make_model(recipe: Recipe, chat: Chat, vocabulary: int) -> Qwen3ForCausalLM:
         head_dim=recipe.hidden // recipe.heads,
         max_position_embeddings=recipe.context,
         tie_word_embeddings=True,
-        rope_theta=10_000.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         bos_token_id=None,
         eos_token_id=chat.end_id,
         pad_token_id=0,
@@ -108,18 +113,31 @@ def _messages(world: World, question: str, visited: Sequence[str], answer: str) 
     return tuple(messages)
 
 
+def conversations_as_text(rng: random.Random, count: int, plan: Plan) -> list[str]:
+    """Rendered conversations, to train the tokenizer on."""
+    empty = train_tokenizer([], 300)  # only its template is used
+    worlds = [make_world(f"pretrain-{i}") for i in range(60)]
+    said = (_plain(conversation(rng, worlds[i % 60], plan)[1]) for i in range(count))
+    return [str(empty.apply_chat_template(m, tools=_plain(TOOLS), tokenize=False, add_generation_prompt=True)) for m in said]
+
+
+def _plain(mappings: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [dict(m) for m in mappings]
+
+
 def drill(rng: random.Random, world: World, chat: Chat) -> Row:
-    """One page, then its lines again and again in random order: looking up a role in a page, with nothing else to learn."""
+    """One page, then its lines or 1-hop questions about it, each twice and in random order: looking a role up and nothing else."""
     person = tuple(world.links)[rng.randrange(len(world.links))]
-    lines = [f"\n{role}: {other}" for role, other in world.links[person].items()]
-    ids = list(chat.encode(person + "".join(lines)))
+    page = world.links[person]
+    asked = rng.random() < 0.5
+    ids = list(chat.encode(person + "".join(f"\n{role}: {other}" for role, other in page.items())))
     mask = [False] * len(ids)
-    for _ in range(3):
-        for role, other in rng.sample(list(world.links[person].items()), len(lines)):
-            head, name = chat.encode(f"\n{role}: "), chat.encode(other)
-            ids += (*head, *name)
-            mask += [False] * len(head) + [True] * len(name)
-    return Row(ids=tuple(ids), mask=tuple(mask), kind="drill")
+    for role, other in rng.sample([*page.items()] * 2, 2 * len(page)):
+        head = (*chat.encode("\n" + question_text(person, (role,))), *chat.encode("<answer>")) if asked else chat.encode(f"\n{role}: ")
+        name, tail = chat.encode(other), chat.encode("</answer>") if asked else ()
+        ids += (*head, *name, *tail)
+        mask += [False] * len(head) + [True] * len(name) + [False] * len(tail)
+    return Row(ids=tuple(ids), mask=tuple(mask), kind="asked" if asked else "lines")
 
 
 def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, drills: Callable[[], float]) -> Iterator[Row]:
@@ -136,20 +154,25 @@ def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, dr
         yield Row(ids=ids, mask=mask, kind=kind)
 
 
-def pretrain(recipe: Recipe, chat: Chat, vocabulary: int, plan: Plan, report: Callable[[int, float, dict[str, float]], None]) -> Qwen3ForCausalLM:
+def pretrain(
+    recipe: Recipe, chat: Chat, vocabulary: int, plan: Plan, report: Callable[[int, float, dict[str, float]], None]
+) -> Qwen3ForCausalLM:
     """Train from scratch; ``report(step, loss, argmax accuracy by kind)`` is called every 50 steps."""
     torch.set_flush_denormal(True)
     model = make_model(recipe, chat, vocabulary)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     step = 0
     worlds = [make_world(f"pretrain-{i}") for i in range(recipe.worlds)]
-    source = rows(random.Random(recipe.seed), worlds, chat, plan, lambda: 1.0 if step < recipe.drill_steps else 0.1)
+    source = rows(random.Random(recipe.seed), worlds, chat, plan, lambda: 1.0 if step < recipe.drill_steps else 0.15)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
-        batch = sorted((next(source) for _ in range(recipe.drill_batch if step < recipe.drill_steps else recipe.batch)), key=lambda row: len(row.ids))
+        batch = sorted(
+            (next(source) for _ in range(recipe.drill_batch if step < recipe.drill_steps else recipe.batch)), key=lambda row: len(row.ids)
+        )
         optimizer.zero_grad()
-        loss, right = 0.0, []
+        loss = 0.0
+        right: list[float] = []
         for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):  # short rows need not be as wide as long ones
             part_loss, part_right = _loss(model, part, sum(map(_weight, batch)))
             part_loss.backward()
@@ -157,7 +180,9 @@ def pretrain(recipe: Recipe, chat: Chat, vocabulary: int, plan: Plan, report: Ca
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % 50 == 0:
-            found = {k: [r for r, kind in zip(right, (row.kind for row in batch), strict=True) if kind == k] for k in {row.kind for row in batch}}
+            found = {
+                k: [r for r, kind in zip(right, (row.kind for row in batch), strict=True) if kind == k] for k in {row.kind for row in batch}
+            }
             report(step + 1, loss, {k: sum(v) / len(v) for k, v in sorted(found.items())})
     return model
 
@@ -184,7 +209,7 @@ def _loss(model: Qwen3ForCausalLM, batch: Sequence[Row], total: float) -> tuple[
     loss = (F.cross_entropy(logits_NV, targets_N, reduction="none") * weights_N).sum() / total
     hit_BT = torch.zeros(len(batch), width - 1)
     hit_BT[target_BT] = (logits_NV.argmax(-1) == targets_N).float()
-    return loss, [float(hit_BT[i, len(row.ids) - (2 if row.kind == "drill" else 4)]) for i, row in enumerate(batch)]  # ... NAME </answer> <|im_end|>
+    return loss, [float(hit_BT[i, len(row.ids) - _FROM_END[row.kind]]) for i, row in enumerate(batch)]
 
 
 def _schedule(step: int, steps: int) -> float:

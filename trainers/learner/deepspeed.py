@@ -111,7 +111,8 @@ class DeepSpeedLearner:
         self._leader.post(Command("gather"))
         walk = self._worker.policy.weights()
         try:
-            yield from walk
+            for item in walk:  # noqa: UP028 - "yield from" would close the walk with us, and the finally needs it open
+                yield item
         finally:
             for _ in walk:  # an abandoned walk would leave the other ranks waiting
                 pass

@@ -50,7 +50,8 @@ class Terms:
 class Objective(Protocol):
     """Picklable and stateless: it travels to every rank."""
 
-    streams: frozenset[Stream]
+    @property
+    def streams(self) -> frozenset[Stream]: ...
 
     def token_weights(self, minibatch: Sequence[Sample]) -> list[list[float]]:
         """One weight per sampled token of each row; they decide how the loss is aggregated (token mean, sequence mean...)."""

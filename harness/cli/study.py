@@ -1,0 +1,239 @@
+"""``harness study``: a comparison of trainers over seeds, with its negative control, resumable, reported with intervals.
+
+``actguide-vs-zero-rl``: for each seed three runs. ActGuide for ``--steps`` steps; zero-RL for as many steps *and on until it has generated
+as many tokens* as that ActGuide run (probes counted); ActGuide with the plans of other tasks (the control, which must gain nothing).
+Every run is evaluated unguided on the held-out split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.errors import HarnessError
+
+Verdicts = dict[str, float]
+
+
+@click.group()
+def study() -> None:
+    """Run a comparison of trainers over several seeds."""
+
+
+@study.command("actguide-vs-zero-rl")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from 0.")
+@click.option("--model", default="tiny", show_default=True)
+@click.option("--tasks", default="miniweb", show_default=True, help="Question set.")
+@click.option("--split", default="test", show_default=True, help="Held-out split that is reported; settings are chosen on validation.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=100, show_default=True, help="Training steps of ActGuide, and of zero-RL at equal steps."
+)
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the study (default: $HARNESS_HOME/studies/...); finished runs in it are kept."
+)
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run; may be repeated.")
+def actguide_vs_zero_rl(
+    seeds: int, model: str, tasks: str, split: str, steps: int, jobs: int, out: Path | None, assignments: tuple[str, ...]
+) -> None:
+    """ActGuide against zero-RL at equal steps and at equal generated tokens, and against plans of other tasks."""
+    from harness.config import home
+
+    plan = Plan(
+        folder=out or home() / "studies" / f"actguide-vs-zero-rl-{model}-{tasks}-{split}",
+        model=model,
+        tasks=tasks,
+        split=split,
+        steps=steps,
+        threads=max(1, (os.cpu_count() or 1) // jobs),
+        assignments=assignments,
+    )
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = [pool.submit(plan.pair, seed) for seed in range(seeds)]
+        pending += [pool.submit(plan.control, seed) for seed in range(seeds)]
+        for future in pending:
+            future.result()
+    report(plan, seeds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which runs a study consists of, and where they lie."""
+
+    folder: Path
+    model: str
+    tasks: str
+    split: str
+    steps: int
+    threads: int
+    assignments: tuple[str, ...]
+
+    def run_dir(self, method: str, seed: int) -> Path:
+        return self.folder / f"{method}-s{seed}"
+
+    def pair(self, seed: int) -> None:
+        """ActGuide, then zero-RL on the same budget of tokens."""
+        self._run("actguide", seed, "--trainer", "actguide", "--steps", str(self.steps))
+        budget = int(last_evaluation(self.run_dir("actguide", seed))["generated_tokens_total"])
+        longest = 20 * self.steps  # the token budget ends the run long before
+        until = ("--steps", str(longest), "--token-budget", str(budget), "--set", f"evaluate_every={self.steps}")
+        self._run("zero-rl", seed, "--trainer", "zero-rl", *until)
+
+    def control(self, seed: int) -> None:
+        """ActGuide with the plans of other tasks."""
+        self._run("foreign-plans", seed, "--trainer", "actguide", "--steps", str(self.steps), "--set", "plans=other")
+
+    def _run(self, method: str, seed: int, *arguments: str) -> None:
+        folder = self.run_dir(method, seed)
+        if finished(folder):
+            click.echo(f"{method} seed {seed}: finished already")
+            return
+        command = [sys.executable, "-m", "harness.cli.main", "run", "--model", self.model, "--tasks", self.tasks, "--seed", str(seed)]
+        command += ["--out", str(folder), "--set", f"eval_split={self.split}", *arguments]
+        command += [part for text in self.assignments for part in ("--set", text)]
+        command += ["--resume"] if (folder / "config.json").exists() else []
+        click.echo(f"{method} seed {seed}: started ({folder})")
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "output.txt").open("a", encoding="utf-8") as output:
+            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
+        if done.returncode:
+            raise HarnessError(
+                f"{method} seed {seed} failed with exit code {done.returncode}; see {folder / 'output.txt'}, then run the study again"
+            )
+        click.echo(f"{method} seed {seed}: done")
+
+
+def finished(run_dir: Path) -> bool:
+    """Whether the run's log ends with its finish."""
+    from harness.events import Kind, current_events
+
+    if not (run_dir / "events").is_dir():
+        return False
+    phases = [e.data["phase"] for e in current_events(run_dir) if e.kind is Kind.RUN]
+    return bool(phases) and phases[-1] == "finished"
+
+
+def evaluations(run_dir: Path) -> list[dict[str, Any]]:
+    """Finished evaluations of a run, in the order of their steps."""
+    from harness.events import Kind, current_events
+
+    found = {
+        e.data["evaluation_id"]: e.data for e in current_events(run_dir) if e.kind is Kind.EVALUATION and e.data["phase"] == "finished"
+    }
+    return sorted(found.values(), key=lambda data: data["step"])
+
+
+def last_evaluation(run_dir: Path) -> dict[str, Any]:
+    return evaluations(run_dir)[-1]
+
+
+def verdicts(run_dir: Path, evaluation_id: str) -> Verdicts:
+    """Score by task of one evaluation; what could not be scored is left out."""
+    from benchmarks.evaluate import recorded_scores
+
+    return {task: score for task, score in recorded_scores(run_dir, evaluation_id).items() if score is not None}
+
+
+def report(plan: Plan, seeds: int) -> None:
+    """Print the tables and write ``report.json`` and ``training.png`` into the study's folder."""
+    from leaderboard.stats import compare
+
+    arms = {name: [verdicts(*where) for where in places] for name, places in _arms(plan, seeds).items()}
+    click.echo(f"\n{plan.model}, {plan.tasks}/{plan.split}, unguided, {plan.steps} steps of ActGuide; score by seed")
+    rows = []
+    for name, runs in arms.items():
+        means = [sum(v.values()) / len(v) for v in runs]
+        rows.append({"arm": name, "scores": means, "n": len(runs[0])})
+        click.echo(f"  {name:32}" + "  ".join(f"{m:6.1%}" for m in means) + f"   mean {sum(means) / len(means):6.1%}")
+    click.echo("\nDifference of means, 95% interval (questions and seeds both vary)")
+    deltas = []
+    for left, right in (
+        ("actguide", "zero-rl, equal steps"),
+        ("actguide", "zero-rl, equal tokens"),
+        ("foreign plans", "zero-rl, equal steps"),
+    ):
+        found = compare(arms[left], arms[right])
+        if found is None:
+            continue
+        bounds = "no interval" if found.low is None or found.high is None else f"{found.low:+.1%} to {found.high:+.1%}"
+        deltas.append({"left": left, "right": right, "delta": found.delta, "low": found.low, "high": found.high, "p": found.p})
+        click.echo(f"  {left} minus {right:24} {found.delta:+6.1%}   {bounds}")
+    costs = _costs(plan, seeds)
+    click.echo("\nCost by seed: generated tokens (probes counted), steps, minutes, peak memory")
+    for name, cells in costs.items():
+        click.echo(
+            f"  {name:16}"
+            + "  ".join(f"{c['tokens']:,} tok, {c['steps']} steps, {c['minutes']:.1f} min, {c['peak_mb']:.0f} MB" for c in cells)
+        )
+    (plan.folder / "report.json").write_text(json.dumps({"scores": rows, "differences": deltas, "costs": costs}, indent=2) + "\n")
+    _plot(plan, seeds)
+    click.echo(f"\n{plan.folder / 'report.json'}\n{plan.folder / 'training.png'}")
+
+
+def _arms(plan: Plan, seeds: int) -> dict[str, list[tuple[Path, str]]]:
+    arms: dict[str, list[tuple[Path, str]]] = {}
+    for seed in range(seeds):
+        zero = plan.run_dir("zero-rl", seed)
+        equal_steps = next(e for e in evaluations(zero) if e["step"] >= plan.steps or e is last_evaluation(zero))
+        places = {
+            "actguide": plan.run_dir("actguide", seed),
+            "zero-rl, equal steps": zero,
+            "zero-rl, equal tokens": zero,
+            "foreign plans": plan.run_dir("foreign-plans", seed),
+        }
+        for name, folder in places.items():
+            chosen = equal_steps if name.endswith("equal steps") else last_evaluation(folder)
+            arms.setdefault(name, []).append((folder, chosen["evaluation_id"]))
+    return arms
+
+
+def steps_of(run_dir: Path) -> list[dict[str, float]]:
+    """Metrics of every training step, in order."""
+    from harness.events import Kind, current_events
+
+    return [e.data["metrics"] for e in current_events(run_dir) if e.kind is Kind.STEP]
+
+
+def _costs(plan: Plan, seeds: int) -> dict[str, list[dict[str, float]]]:
+    def cost(run_dir: Path) -> dict[str, float]:
+        steps = steps_of(run_dir)
+        return {
+            "tokens": int(steps[-1]["tokens/generated_total"]),
+            "steps": len(steps),
+            "minutes": sum(s["time/step"] for s in steps) / 60,
+            "peak_mb": max(s["memory/peak_mb"] for s in steps),
+        }
+
+    return {name: [cost(plan.run_dir(name, seed)) for seed in range(seeds)] for name in ("actguide", "zero-rl", "foreign-plans")}
+
+
+def _plot(plan: Plan, seeds: int) -> None:
+    """Trainable groups, guided share and unguided reward per step, a thin line a seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = {"groups/trainable": "trainable groups", "guided/share": "share of guided rows", "reward/unguided_mean": "unguided reward"}
+    colours = {"actguide": "#0a6b5d", "zero-rl": "#b3541e", "foreign-plans": "#777777"}
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    for axis, (metric, title) in zip(axes, shown.items(), strict=True):
+        for method, colour in colours.items():
+            for seed in range(seeds):
+                values = [s.get(metric, 0.0) for s in steps_of(plan.run_dir(method, seed))][: plan.steps]
+                axis.plot(values, color=colour, linewidth=1, alpha=0.8, label=method if seed == 0 else None)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("training step")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(plan.folder / "training.png", dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,87 @@
+"""Whether a tiny model is the base it should be: at home on one hop, obedient to plans, undecided on many hops.
+
+Measured by behaviour, over the test worlds, with the real episode loop: greedy accuracy on 1-hop questions; how many visits follow a full
+plan; pass@1 and pass@8 on 3-hop questions at temperature 1; and the entropy, in roles, of what it visits when a question has three hops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from harness.chat import Chat
+from harness.engines.base import Engine
+from harness.envs.search import SearchEnv, SearchLimits
+from harness.episode import AgentConfig, Draw, run_episode
+from harness.metrics import pass_at_k
+from harness.tasks.miniweb import MiniWeb
+from harness.types import Action, Attempt, Purpose, Task
+
+Plan = Callable[[Sequence[Action], int], str]
+
+BOUNDS: dict[str, tuple[float, float]] = {  # what is accepted
+    "one_hop": (0.9, 1.0),
+    "follows_plan": (0.9, 1.0),
+    "pass@1": (0.0, 0.06),
+    "pass@8": (0.02, 0.35),
+    "role_entropy": (1.2, math.log(5) + 1e-9),
+}
+
+
+async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64) -> dict[str, float]:
+    """The numbers of ``BOUNDS``; ``tasks`` questions of each kind."""
+    one_hop = MiniWeb(hops=(1,), questions=8, worlds={"validation": 8}).load(None)
+    many = MiniWeb(hops=(3,), questions=8, worlds={"validation": 8}).load(None)
+    limits = SearchLimits(results=1)
+    agent = AgentConfig(max_turns=6, response_tokens=300, context_tokens=512)
+
+    async def attempt(task: Task, *, index: int = 0, level: int = 0, temperature: float) -> Attempt:
+        hint = plan(task.actions, level) if level else ""
+        draw = Draw(task=task, run_seed=0, purpose=Purpose.PROBE, level=level, index=index, hint=hint)
+        env = SearchEnv((one_hop if task.tags["hops"] == "1" else many).web(task.web), limits)
+        return await run_episode(draw, env=env, engine=engine, chat=chat, config=agent, temperature=temperature)
+
+    single = await asyncio.gather(*(attempt(t, temperature=0.0) for t in one_hop.split("validation")[:tasks]))
+    chosen = many.split("validation")[:tasks]
+    guided = await asyncio.gather(*(attempt(t, level=len(t.actions), temperature=0.0) for t in chosen))
+    groups = await asyncio.gather(*(asyncio.gather(*(attempt(t, index=i, temperature=1.0) for i in range(8))) for t in chosen))
+    right = [sum(_right(a) for a in group) for group in groups]
+    return {
+        "one_hop": sum(map(_right, single)) / len(single),
+        "follows_plan": sum(_actions(a) == list(a.task.actions) for a in guided) / len(guided),
+        "pass@1": sum(pass_at_k(8, c, 1) for c in right) / len(right),
+        "pass@8": sum(pass_at_k(8, c, 8) for c in right) / len(right),
+        "role_entropy": _role_entropy([a for group in groups for a in group]),
+    }
+
+
+def unacceptable(measured: dict[str, float]) -> list[str]:
+    """One sentence per number outside its bounds."""
+    return [
+        f"{name} is {measured[name]:.3f}, accepted are {low:.2f} to {high:.2f}"
+        for name, (low, high) in BOUNDS.items()
+        if not low <= measured[name] <= high
+    ]
+
+
+def _right(attempt: Attempt) -> bool:
+    return attempt.answer in attempt.task.gold
+
+
+def _actions(attempt: Attempt) -> list[Action]:
+    return [action for turn in attempt.turns for action in turn.actions]
+
+
+def _role_entropy(attempts: Sequence[Attempt]) -> float:
+    """Entropy (nats) of the place on the page of the first person visited after the search; ln 5 = every link alike."""
+    places: Counter[int] = Counter()
+    for attempt in attempts:
+        visits = [str(a.arguments.get("url")) for a in _actions(attempt) if a.name == "visit"]
+        searches = [turn.observations[0] for turn in attempt.turns if turn.actions and turn.actions[0].name == "search"]
+        if visits and searches:
+            names = [line.partition(": ")[2] for line in searches[0].splitlines() if ": " in line]
+            places.update(place for place, name in enumerate(names) if f"/{name}'" in visits[0])
+    total = sum(places.values())
+    return -sum(n / total * math.log(n / total) for n in places.values()) if total else 0.0
