@@ -64,7 +64,7 @@ class EngineConfig(Section):
     """Keep the key-value cache of prompts already read, for the next turn and for prompts that start alike."""
 
     threads: int | None = operational(None, ge=1)
-    """hf: CPU threads of the engine's arithmetic; none = PyTorch's own choice."""
+    """hf: CPU threads of PyTorch, in effect for the whole process; none = its own choice. Take 1 where other work shares the cores."""
 
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     """hf: where the model lives; auto = a GPU if PyTorch sees one. vllm chooses by the package installed."""
