@@ -1,7 +1,7 @@
-"""A scripted engine, a learner without a network and a small tokenizer, for tests that need no model; no tests of their own.
+"""Fakes for tests that need no model: an engine with a made-up policy, a learner without a network, a small tokenizer.
 
-Engine and learner share one made-up policy: ``logprob`` of a token is a fixed function of everything before it, so contexts that
-differ give other numbers, and the ratio of an unguided row is exactly 1.
+Engine and learner share one made-up policy (``logprobs_of``): contexts that differ give other numbers, and the ratio of an unguided row is
+exactly 1.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,18 @@ from typing import Any
 import torch
 
 from harness.chat import Chat
-from harness.engines.base import Capability, Request, Weights, weights_checksum
+from harness.engines.base import Request, Weights, weights_checksum
+from harness.engines.scripted import Reply, ScriptedEngine
 from harness.envs.search import SYSTEM, TOOLS
 from harness.events import Kind
 from harness.tiny.tokenizer import train_tokenizer
 from harness.tiny.world import make_tasks, make_world
-from harness.types import Action, FinishReason, Ids, Span
+from harness.types import Action, Ids, Span
 from trainers.learner.base import UpdateReport
 from trainers.sample import Batch
 
-Reply = Callable[[Request, str], str | Ids]
-"""(request, its prompt as text) -> what the model says; ids are taken as they are, text is ended with the end-of-turn token."""
+Say = Callable[[Request, str], str | Ids]
+"""(request, its prompt as text) -> what the model says, as text or as ids; the end-of-turn token is put behind it."""
 
 STRIPS_THOUGHTS = (
     "{% for m in messages %}<|im_start|>{{ m.role + '\n' }}"
@@ -65,39 +67,36 @@ def call(name: str, **arguments: Any) -> str:
     return f"<tool_call>\n{Action(name=name, arguments=arguments).to_json()}\n</tool_call>"
 
 
-def logprob(before: Sequence[int], token: int) -> float:
-    """In [-1, 0), fixed by the token and all that stands before it."""
-    digest = hashlib.blake2b(repr((tuple(before), token)).encode(), digest_size=4).digest()
-    return -(1 + int.from_bytes(digest, "big")) / 2**32
-
-
 def logprobs_of(ids: Sequence[int]) -> list[float]:
-    return [logprob(ids[:i], ids[i]) for i in range(1, len(ids))]
+    """The made-up policy: one value in [-1, 0) for every token but the first, fixed by the token and all that stands before it."""
+    seen = hashlib.blake2b(digest_size=4)
+    values = []
+    for token in ids:
+        seen.update(b"%d," % token)
+        values.append(-(1 + int.from_bytes(seen.digest(), "big")) / 2**32)
+    return values[1:]
 
 
-class ScriptedEngine:
-    """Says what ``reply`` says. ``requests`` holds every request in the order of arrival, ``finished`` in the order of completion."""
+class PolicyEngine(ScriptedEngine):
+    """The shipped fake with ``logprobs_of`` for its policy. ``finished`` holds the requests in the order of completion."""
 
-    capabilities = frozenset({Capability.GENERATE, Capability.SCORE, Capability.SYNC})
+    def __init__(self, say: Say, chat: Chat | None = None, delay: Callable[[Request], int] = lambda request: 0) -> None:
+        chat = chat or tiny_chat()
 
-    def __init__(self, reply: Reply, chat: Chat | None = None, delay: Callable[[Request], int] = lambda request: 0) -> None:
-        self._reply, self._delay = reply, delay
-        self._chat = chat or tiny_chat()
-        self.version = 0
-        self.requests: list[Request] = []
+        def reply(request: Request, turn: int) -> Reply | str:
+            said = say(request, chat.decode(request.ids))
+            return said if isinstance(said, str) else Reply(ids=said)
+
+        super().__init__(reply, chat.encode, end=chat.end_id)
+        self._delay = delay
         self.finished: list[Request] = []
 
     async def generate(self, request: Request) -> Span:
-        self.requests.append(request)
+        span = await super().generate(request)
         for _ in range(self._delay(request)):
             await asyncio.sleep(0)
-        said = self._reply(request, self._chat.decode(request.ids))
-        whole = (*self._chat.encode(said), self._chat.end_id) if isinstance(said, str) else said
-        ids = whole[: request.max_tokens]
-        finish = FinishReason.STOP if len(ids) == len(whole) else FinishReason.LENGTH
-        sequence = (*request.ids, *ids)
         self.finished.append(request)
-        return Span(ids=ids, logprobs=tuple(logprobs_of(sequence)[len(request.ids) - 1 :]), version=self.version, finish=finish)
+        return replace(span, logprobs=tuple(logprobs_of((*request.ids, *span.ids))[len(request.ids) - 1 :]))
 
     async def score(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
         return [logprobs_of(ids) for ids in sequences]
@@ -105,9 +104,6 @@ class ScriptedEngine:
     async def sync(self, weights: Weights, version: int) -> str:
         self.version = version
         return weights_checksum(weights)
-
-    async def close(self) -> None:
-        return None
 
 
 class FakeLearner:
@@ -144,7 +140,7 @@ class FakeLearner:
         return weights_checksum(self.weights())
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        (folder / "hf").mkdir(parents=True)
         (folder / "learner.json").write_text(json.dumps([self.version, self.weight]))
 
     def load(self, folder: Path) -> None:

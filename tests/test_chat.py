@@ -6,13 +6,12 @@ import asyncio
 import copy
 
 import pytest
-from fakes import STRIPS_THOUGHTS, ScriptedEngine, call, chat_with, tiny_chat, tiny_tokenizer
+from fakes import STRIPS_THOUGHTS, PolicyEngine, call, chat_with, tiny_chat, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from harness.chat import Chat, parse_turn
-from harness.engines.base import Request
 from harness.envs.search import TOOLS, SearchEnv, SearchLimits
 from harness.episode import AgentConfig, Draw, run_episode
 from harness.errors import HarnessError
@@ -27,17 +26,17 @@ TASK: Task = make_tasks(WORLD, 3, 1, {})[0]
 OPENING: tuple[Message, ...] = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": TASK.question})
 
 
-def run(engine: ScriptedEngine, chat: Chat, **settings: int) -> Attempt:
+def run(engine: PolicyEngine, chat: Chat, **settings: int) -> Attempt:
     env = SearchEnv(CorpusWeb(WORLD.pages()), SearchLimits(results=1))
     draw = Draw(task=TASK, run_seed=0, purpose=Purpose.TRAIN)
     return asyncio.run(run_episode(draw, env=env, engine=engine, chat=chat, config=AgentConfig(**settings), temperature=1.0))
 
 
-def thinking_expert() -> ScriptedEngine:
+def thinking_expert() -> PolicyEngine:
     """Thinks before each of the expert's actions, then answers."""
     turns = [f"<think>step {i}</think>{call(a.name, **a.arguments)}" for i, a in enumerate(TASK.actions)]
     said = iter([*turns, f"<think>done</think><answer>{TASK.gold[0]}</answer>"])
-    return ScriptedEngine(lambda request, prompt: next(said))
+    return PolicyEngine(lambda request, prompt: next(said))
 
 
 def count(ids: Ids, token: str) -> int:
@@ -103,7 +102,7 @@ def test_any_sampled_ids_stand_verbatim_in_the_training_row(raw: bytes, tail: li
     first = (*fuzz, *chat.encode(call("search", query=["Bora"])), chat.end_id)
     second = (*fuzz, *fuzz, chat.end_id)
     said = iter((first, second))
-    engine = ScriptedEngine(lambda request, prompt: next(said))
+    engine = PolicyEngine(lambda request, prompt: next(said))
     attempt = run(engine, chat)
     sample = Sample.of(attempt.trajectory.with_view(attempt.target), attempt_id="a", group_id="g", advantage=1.0, guided=False)
     assert tuple(i for i, sampled in zip(sample.ids, sample.mask, strict=True) if sampled) == first + second
@@ -241,9 +240,3 @@ def test_the_end_of_turn_token_is_no_part_of_the_text() -> None:
     ids = (*chat.encode("<answer>Bora</answer>"), chat.end_id)
     assert chat.decode(ids) == "<answer>Bora</answer>"
     assert len(chat.pieces(ids)) == len(ids) and chat.pieces(ids)[-1] == "<|im_end|>"
-
-
-def test_the_scripted_engine_cuts_at_the_limit() -> None:
-    engine = ScriptedEngine(lambda request, prompt: "<answer>Bora</answer>")
-    span = asyncio.run(engine.generate(Request(ids=(1, 2), max_tokens=2)))
-    assert len(span.ids) == len(span.logprobs) == 2 and span.finish == "length"

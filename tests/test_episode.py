@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from fakes import MemoryLog, Reply, ScriptedEngine, call, tiny_chat
+from fakes import MemoryLog, PolicyEngine, Say, call, tiny_chat
 
 from harness.engines.base import Request
 from harness.envs.base import Env, Observation
@@ -39,7 +39,7 @@ class DownEnv(SearchEnv):
         raise OutageError("the search service answers 503")
 
 
-class DeadEngine(ScriptedEngine):
+class DeadEngine(PolicyEngine):
     """Serves one request, then fails."""
 
     async def generate(self, request: Request) -> Span:
@@ -48,20 +48,20 @@ class DeadEngine(ScriptedEngine):
         return await super().generate(request)
 
 
-def script(*turns: str) -> Reply:
+def script(*turns: str) -> Say:
     """The turns in order, the last one again and again."""
     left = list(turns)
     return lambda request, prompt: left.pop(0) if len(left) > 1 else left[0]
 
 
-def run(engine: ScriptedEngine, draw: Draw = DRAW, env: Env | None = None, **settings: object) -> Attempt:
+def run(engine: PolicyEngine, draw: Draw = DRAW, env: Env | None = None, **settings: object) -> Attempt:
     env = env or SearchEnv(WEB, SearchLimits(results=1))
     config = AgentConfig.model_validate(settings)
     return asyncio.run(run_episode(draw, env=env, engine=engine, chat=tiny_chat(), config=config, temperature=0.7))
 
 
 def said(*turns: str, **settings: object) -> Attempt:
-    return run(ScriptedEngine(script(*turns)), **settings)
+    return run(PolicyEngine(script(*turns)), **settings)
 
 
 def holds(ids: Ids, part: Ids) -> bool:
@@ -82,7 +82,7 @@ def test_a_turn_without_call_or_answer_ends_it_without_an_answer_which_is_wrong_
 
 
 def test_the_turn_limit_ends_it() -> None:
-    engine = ScriptedEngine(script(SEARCH))
+    engine = PolicyEngine(script(SEARCH))
     attempt = run(engine, max_turns=3)
     assert (attempt.status, len(attempt.turns), len(engine.requests)) == (Status.TURN_LIMIT, 3, 3)
     assert len(attempt.trajectory.contexts) == len(attempt.target) == 3  # the observation after the last turn trains nobody
@@ -99,7 +99,7 @@ def test_a_span_cut_by_the_budget_is_truncated_even_if_it_holds_an_answer() -> N
 
 
 def test_the_response_budget_counts_observations() -> None:
-    engine = ScriptedEngine(script(SEARCH, "<answer>x</answer>"))
+    engine = PolicyEngine(script(SEARCH, "<answer>x</answer>"))
     attempt = run(engine, response_tokens=500)
     spent = len(attempt.trajectory.spans[0].ids) + len(attempt.trajectory.contexts[1])
     assert [r.max_tokens for r in engine.requests] == [500, 500 - spent]
@@ -107,20 +107,20 @@ def test_the_response_budget_counts_observations() -> None:
 
 def test_an_observation_that_eats_the_rest_of_the_budget_truncates_without_another_request() -> None:
     first = len(tiny_chat().encode(SEARCH)) + 1
-    engine = ScriptedEngine(script(SEARCH))
+    engine = PolicyEngine(script(SEARCH))
     attempt = run(engine, response_tokens=first + 1)
     assert (attempt.status, len(engine.requests), len(attempt.trajectory.contexts)) == (Status.TRUNCATED, 1, 1)
 
 
 def test_a_prompt_longer_than_the_context_is_truncated_and_never_sent() -> None:
-    engine = ScriptedEngine(script(SEARCH))
+    engine = PolicyEngine(script(SEARCH))
     attempt = run(engine, context_tokens=10)
     assert (attempt.status, attempt.trajectory.spans, engine.requests) == (Status.TRUNCATED, (), [])
 
 
 def test_room_is_limited_by_the_longest_view() -> None:
     hint = plan_text(TASK.actions, 2)
-    engine, hinted = ScriptedEngine(script("<answer>x</answer>")), ScriptedEngine(script("<answer>x</answer>"))
+    engine, hinted = PolicyEngine(script("<answer>x</answer>")), PolicyEngine(script("<answer>x</answer>"))
     plain = run(engine, context_tokens=2000)
     guided = run(hinted, replace(DRAW, level=2, hint=hint), context_tokens=2000)
     assert engine.requests[0].max_tokens == 2000 - len(plain.target[0])
@@ -137,7 +137,7 @@ def test_a_malformed_call_is_observed_and_counted() -> None:
 
 
 def test_a_malformed_call_ends_the_episode_where_it_is_set_to() -> None:
-    engine = ScriptedEngine(script("<tool_call>{oops</tool_call>", "<answer>x</answer>"))
+    engine = PolicyEngine(script("<tool_call>{oops</tool_call>", "<answer>x</answer>"))
     attempt = run(engine, malformed="end")
     assert (attempt.status, len(engine.requests), attempt.turns[0].tool_errors) == (Status.MALFORMED, 1, 1)
     assert asyncio.run(score_attempt(JUDGE, attempt)).value == 0.0
@@ -163,7 +163,7 @@ def test_an_engine_error_is_a_status_and_never_a_score() -> None:
 
 
 def test_a_tool_outage_is_a_status_and_never_a_score() -> None:
-    attempt = run(ScriptedEngine(script(SEARCH)), env=DownEnv(WEB, SearchLimits()))
+    attempt = run(PolicyEngine(script(SEARCH)), env=DownEnv(WEB, SearchLimits()))
     assert (attempt.status, attempt.detail) == (Status.TOOL_OUTAGE, "the search service answers 503")
     score = asyncio.run(score_attempt(JUDGE, attempt))
     assert (score.value, score.status) == (None, ScoreStatus.OUTAGE)
@@ -171,7 +171,7 @@ def test_a_tool_outage_is_a_status_and_never_a_score() -> None:
 
 def test_a_hint_is_in_the_behaviour_view_only() -> None:
     chat, hint = tiny_chat(), plan_text(TASK.actions, 2)
-    attempt = run(ScriptedEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=2, hint=hint))
+    attempt = run(PolicyEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=2, hint=hint))
     behaviour, target = attempt.trajectory.contexts, attempt.target
     assert chat.decode(behaviour[0]).count(hint) == 1
     assert chat.decode(behaviour[0]).replace(hint, "") == chat.decode(target[0])  # the schemas hold nothing of it either
@@ -186,14 +186,14 @@ def test_a_hint_is_in_the_behaviour_view_only() -> None:
 
 def test_a_guided_target_is_the_unguided_prompt_bit_for_bit() -> None:
     plain = said(SEARCH, "<answer>x</answer>")
-    guided = run(ScriptedEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=1, hint=plan_text(TASK.actions, 1)))
+    guided = run(PolicyEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=1, hint=plan_text(TASK.actions, 1)))
     assert guided.target == plain.target == plain.trajectory.contexts
     assert [z.ids for z in guided.trajectory.spans] == [z.ids for z in plain.trajectory.spans]
     assert guided.trajectory.behaviour_logprobs() != plain.trajectory.behaviour_logprobs()
 
 
 def test_level_0_equals_unguided_bit_for_bit() -> None:
-    engine = ScriptedEngine(script(SEARCH, "<answer>x</answer>"))
+    engine = PolicyEngine(script(SEARCH, "<answer>x</answer>"))
     sampler = Sampler(
         engine=engine,
         chat=tiny_chat(),
@@ -232,7 +232,7 @@ def test_guidance_at_evaluation_raises_before_anything_is_sampled(guidance: dict
 
 
 def test_seeds_follow_from_the_draw_and_nothing_else() -> None:
-    first, second = ScriptedEngine(script(SEARCH, "<answer>x</answer>")), ScriptedEngine(script(SEARCH, "<answer>other</answer>"))
+    first, second = PolicyEngine(script(SEARCH, "<answer>x</answer>")), PolicyEngine(script(SEARCH, "<answer>other</answer>"))
     run(first)
     run(second, max_turns=7, response_tokens=900)
     assert [r.seed for r in first.requests] == [r.seed for r in second.requests] == [DRAW.seed(0), DRAW.seed(1)]

@@ -1,0 +1,200 @@
+"""Evaluation: resumable, unguided, an outage is never wrong, and the comparability code knows what may be compared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import PolicyEngine, Say, call, tiny_chat
+
+from benchmarks.evaluate import Evaluation, Result, comparability, evaluate, recorded_scores
+from harness.engines.base import Request
+from harness.envs.base import Env, Observation
+from harness.envs.search import SearchEnv, SearchLimits
+from harness.episode import AgentConfig
+from harness.errors import OutageError
+from harness.events import Kind, Recorder, read_events
+from harness.types import Action, Task
+from harness.web.base import Page
+from harness.web.corpus import CorpusWeb
+from judges.attempts import Sampler
+from judges.exact import ExactJudge
+
+WEB = CorpusWeb([Page(url="page://0", title="Fern", text="A fern.")])
+TASKS = tuple(
+    Task(id=f"t{i}", question=f"Question {i}?", gold=("yes",), actions=(Action(name="search", arguments={"query": ["fern"]}),))
+    for i in range(5)
+)
+EVALUATION = Evaluation(
+    id="run/mini/test/7", benchmark="mini", split="test", model="m", method="base", seed=0, step=7, comparability="code"
+)
+
+
+class DownEnv(SearchEnv):
+    """Opens as usual; its tools are out of order."""
+
+    async def step(self, actions: Sequence[Action]) -> tuple[Observation, ...]:
+        raise OutageError("503")
+
+
+def up(task: Task) -> Env:
+    return SearchEnv(WEB, SearchLimits())
+
+
+def down_for(*names: str) -> Callable[[Task], Env]:
+    return lambda task: (DownEnv if task.id in names else SearchEnv)(WEB, SearchLimits())
+
+
+def odd_is_right(request: Request, prompt: str) -> str:
+    """Searches once, then answers tasks of odd number rightly."""
+    if "<tool_response>" not in prompt.rpartition("Question ")[2]:
+        return call("search", query=["fern"])
+    return f"<answer>{'yes' if int(prompt.rpartition('Question ')[2][0]) % 2 else 'no'}</answer>"
+
+
+def run(
+    folder: Path, tasks: Sequence[Task] = TASKS, env: Callable[[Task], Env] = up, say: Say = odd_is_right, **changes: Any
+) -> tuple[Result, PolicyEngine]:
+    """One evaluation over what the folder's log holds already."""
+    engine = PolicyEngine(say)
+    settings: dict[str, Any] = {"in_flight": 2, "progress": lambda finished, total: None, **changes}
+    with Recorder(folder) as log:
+        sampler = Sampler(engine=engine, chat=tiny_chat(), env=env, judge=ExactJudge(closed=True), agent=AgentConfig(), log=log)
+        done = recorded_scores(folder, EVALUATION.id)
+        return asyncio.run(evaluate(EVALUATION, tasks, sampler, done=done, **settings)), engine
+
+
+def sessions(engine: PolicyEngine) -> set[str]:
+    return {request.session.split("/")[3] for request in engine.requests}
+
+
+def test_every_task_is_run_once_greedily_and_scored(tmp_path: Path) -> None:
+    result, engine = run(tmp_path)
+    assert list(result.scores.items()) == [("t0", 0.0), ("t1", 1.0), ("t2", 0.0), ("t3", 1.0), ("t4", 0.0)]
+    assert (result.mean, result.coverage) == (0.4, 1.0)
+    assert len(engine.requests) == 10 and {r.temperature for r in engine.requests} == {0.0}
+
+
+def test_evaluation_is_unguided_although_the_tasks_have_actions(tmp_path: Path) -> None:
+    run(tmp_path)
+    attempts = [event.data for _, event in read_events(tmp_path) if event.kind is Kind.ATTEMPT]
+    assert len(attempts) == 5
+    assert {(a["purpose"], a["level"], a["hint"], a["evaluation_id"], a["step"]) for a in attempts} == {("eval", 0, None, EVALUATION.id, 7)}
+
+
+def test_a_resumed_evaluation_runs_only_what_is_missing(tmp_path: Path) -> None:
+    run(tmp_path, TASKS[:3])
+    result, engine = run(tmp_path)
+    assert sessions(engine) == {"t3", "t4"}
+    assert result.mean == 0.4
+    again, idle = run(tmp_path)
+    assert idle.requests == [] and again == result
+
+
+def test_an_attempt_without_its_judgement_is_run_again(tmp_path: Path) -> None:
+    run(tmp_path, TASKS[:2])
+    (file,) = (tmp_path / "events").glob("*.jsonl")
+    lines = file.read_text().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if '"kind":"judgement"' in line)
+    file.write_text("".join(lines[:last]))
+    _, engine = run(tmp_path, TASKS[:2])
+    assert len(sessions(engine)) == 1
+
+
+def test_other_evaluations_of_the_run_are_not_taken_for_this_one(tmp_path: Path) -> None:
+    run(tmp_path)
+    assert len(recorded_scores(tmp_path, EVALUATION.id)) == 5
+    assert recorded_scores(tmp_path, "run/mini/test/8") == {}
+
+
+def test_an_outage_is_never_counted_as_wrong_and_is_tried_again(tmp_path: Path) -> None:
+    first, _ = run(tmp_path, env=down_for("t1", "t2"))
+    assert first.scores == {"t0": 0.0, "t1": None, "t2": None, "t3": 1.0, "t4": 0.0}
+    assert (first.mean, first.coverage) == (1 / 3, 0.6)
+    second, engine = run(tmp_path)
+    assert sessions(engine) == {"t1", "t2"}
+    assert second.scores == {"t0": 0.0, "t1": 1.0, "t2": 0.0, "t3": 1.0, "t4": 0.0}
+
+
+def test_where_nothing_could_be_scored_there_is_no_mean(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, env=down_for(*(task.id for task in TASKS)))
+    assert (result.mean, result.coverage) == (None, 0.0)
+    assert Result(scores={}).mean is None and Result(scores={}).coverage == 0.0
+
+
+def test_no_more_than_in_flight_run_together(tmp_path: Path) -> None:
+    running, most = 0, 0
+
+    class CountingEnv(SearchEnv):
+        async def start(self, task: Any) -> Any:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            return await super().start(task)
+
+        async def close(self) -> None:
+            nonlocal running
+            running -= 1
+
+    run(tmp_path, env=lambda task: CountingEnv(WEB, SearchLimits()), in_flight=2)
+    assert (most, running) == (2, 0)
+
+
+def test_progress_counts_what_was_done_before(tmp_path: Path) -> None:
+    run(tmp_path, TASKS[:2])
+    seen: list[tuple[int, int]] = []
+    run(tmp_path, progress=lambda finished, total: seen.append((finished, total)))
+    assert seen == [(3, 5), (4, 5), (5, 5)]
+
+
+def test_the_log_frames_an_evaluation_with_what_it_measured(tmp_path: Path) -> None:
+    run(tmp_path)
+    records = [event.data for _, event in read_events(tmp_path) if event.kind is Kind.EVALUATION]
+    assert [r["phase"] for r in records] == ["started", "finished"]
+    wanted = {"evaluation_id": EVALUATION.id, "n": 5, "judge": "exact-closed", "comparability": "code", "step": 7, "split": "test"}
+    assert all(wanted.items() <= r.items() for r in records)
+
+
+def code(
+    fingerprint: str = "data",
+    judge: str = "exact",
+    agent: AgentConfig | None = None,
+    limits: SearchLimits | None = None,
+    limit: int | None = None,
+) -> str:
+    return comparability(fingerprint, judge, agent or AgentConfig(), limits or SearchLimits(), limit)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        code(fingerprint="other data"),
+        code(limit=10),
+        code(judge="exact-closed"),
+        code(agent=AgentConfig(max_turns=4)),
+        code(agent=AgentConfig(response_tokens=300)),
+        code(agent=AgentConfig(context_tokens=512)),
+        code(agent=AgentConfig(malformed="end")),
+        code(limits=SearchLimits(results=1)),
+        code(limits=SearchLimits(snippet_characters=0)),
+        code(limits=SearchLimits(observation_characters=800)),
+        code(limits=SearchLimits(queries_per_call=1)),
+    ],
+)
+def test_another_set_judge_or_budget_is_another_code(changed: str) -> None:
+    assert changed != code()
+
+
+def test_every_field_of_the_budgets_is_covered_above() -> None:
+    """A new setting of the agent or the tools must be added to the list above, or be one that cannot change a score."""
+    assert set(AgentConfig.model_fields) == {"max_turns", "response_tokens", "context_tokens", "malformed", "temperature"}
+    assert set(SearchLimits.model_fields) == {"results", "snippet_characters", "observation_characters", "queries_per_call"}
+
+
+def test_the_code_is_the_same_each_time_and_knows_nothing_of_the_training_temperature() -> None:
+    assert code() == code(agent=AgentConfig(temperature=0.3)) == code(limits=SearchLimits(results=5))
+    assert len(code()) == 12
