@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Callable
 
 import pytest
 from fakes import STRIPS_THOUGHTS, PolicyEngine, call, chat_with, tiny_chat, tiny_tokenizer
@@ -20,16 +21,16 @@ from harness.types import Action, Attempt, Ids, Message, Purpose, Status, Task
 from harness.web.corpus import CorpusWeb
 from trainers.sample import Sample
 
-CHATS = {"tiny": tiny_chat, "strips earlier thoughts": lambda: chat_with(STRIPS_THOUGHTS)}
+CHATS: dict[str, Callable[[], Chat]] = {"tiny": tiny_chat, "strips earlier thoughts": lambda: chat_with(STRIPS_THOUGHTS)}
 WORLD: World = make_world("chat")
 TASK: Task = make_tasks(WORLD, 3, 1, {})[0]
 OPENING: tuple[Message, ...] = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": TASK.question})
 
 
-def run(engine: PolicyEngine, chat: Chat, **settings: int) -> Attempt:
+def run(engine: PolicyEngine, chat: Chat) -> Attempt:
     env = SearchEnv(CorpusWeb(WORLD.pages()), SearchLimits(results=1))
     draw = Draw(task=TASK, run_seed=0, purpose=Purpose.TRAIN)
-    return asyncio.run(run_episode(draw, env=env, engine=engine, chat=chat, config=AgentConfig(**settings), temperature=1.0))
+    return asyncio.run(run_episode(draw, env=env, engine=engine, chat=chat, config=AgentConfig(), temperature=1.0))
 
 
 def thinking_expert() -> PolicyEngine:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import MemoryLog, PolicyEngine, Say, call, tiny_chat
@@ -54,13 +55,13 @@ def script(*turns: str) -> Say:
     return lambda request, prompt: left.pop(0) if len(left) > 1 else left[0]
 
 
-def run(engine: PolicyEngine, draw: Draw = DRAW, env: Env | None = None, **settings: object) -> Attempt:
+def run(engine: PolicyEngine, draw: Draw = DRAW, env: Env | None = None, **settings: Any) -> Attempt:
     env = env or SearchEnv(WEB, SearchLimits(results=1))
     config = AgentConfig.model_validate(settings)
     return asyncio.run(run_episode(draw, env=env, engine=engine, chat=tiny_chat(), config=config, temperature=0.7))
 
 
-def said(*turns: str, **settings: object) -> Attempt:
+def said(*turns: str, **settings: Any) -> Attempt:
     return run(PolicyEngine(script(*turns)), **settings)
 
 
@@ -226,7 +227,7 @@ def test_a_guided_attempt_at_evaluation_raises() -> None:
 
 
 @pytest.mark.parametrize("guidance", [{"level": 1}, {"hint": "try Bora"}])
-def test_guidance_at_evaluation_raises_before_anything_is_sampled(guidance: dict[str, object]) -> None:
+def test_guidance_at_evaluation_raises_before_anything_is_sampled(guidance: dict[str, Any]) -> None:
     with pytest.raises(HarnessError, match="evaluation is always unguided"):
         replace(DRAW, purpose=Purpose.EVAL, **guidance)
 

@@ -6,7 +6,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from fakes import PolicyEngine, tiny_chat
+from fakes import PolicyEngine, Say, tiny_chat
 
 from harness.envs.search import SearchEnv, SearchLimits
 from harness.episode import AgentConfig, Draw, run_episode
@@ -23,6 +23,12 @@ HOPS = (1, 2, 3, 4)
 def roles_of(task: Task) -> tuple[str, ...]:
     """The roles of a question, the innermost first."""
     return tuple(reversed([word for word in task.question.split() if word in ROLES]))
+
+
+def in_turn(texts: list[str]) -> Say:
+    """Says one text after the other."""
+    left = iter(texts)
+    return lambda request, prompt: next(left)
 
 
 def start_of(task: Task) -> str:
@@ -109,12 +115,12 @@ def test_a_search_for_a_person_finds_that_persons_page_first(hops: int) -> None:
 def test_a_demonstration_is_what_an_episode_would_show(hops: int) -> None:
     chat, web = tiny_chat(), CorpusWeb(WORLD.pages())
     for task in make_tasks(WORLD, hops, 3, {}):
-        said = iter([str(m["content"]) for m in task.demonstration if m["role"] == "assistant"])
+        expert = [str(m["content"]) for m in task.demonstration if m["role"] == "assistant"]
         attempt = asyncio.run(
             run_episode(
                 Draw(task=task, run_seed=0, purpose=Purpose.TRAIN),
                 env=SearchEnv(web, SearchLimits(results=1)),
-                engine=PolicyEngine(lambda request, prompt, said=said: next(said)),
+                engine=PolicyEngine(in_turn(expert)),
                 chat=chat,
                 config=AgentConfig(),
                 temperature=1.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ PAGES = [Page(url=f"page://{i}", title=f"Oak {i}", text=f"oak mill number {i} " 
 WEB = CorpusWeb([*PAGES, Page(url="page://fern", title="Fern", text="A fern.")])
 
 
-def act(name: str, limits: SearchLimits | None = None, **arguments: object) -> Observation:
+def act(name: str, limits: SearchLimits | None = None, **arguments: Any) -> Observation:
     (observation,) = asyncio.run(SearchEnv(WEB, limits or SearchLimits()).step([Action(name=name, arguments=arguments)]))
     return observation
 
@@ -38,7 +39,7 @@ def test_the_opening_is_the_question_and_two_tools() -> None:
         ("visit", {"url": ["page://fern", "page://fern"], "goal": "read"}, "Fern\nA fern.\n\nFern\nA fern."),
     ],
 )
-def test_a_good_call_is_answered(name: str, arguments: dict[str, object], text: str) -> None:
+def test_a_good_call_is_answered(name: str, arguments: dict[str, Any], text: str) -> None:
     assert act(name, **arguments) == Observation(text=text)
 
 
@@ -57,7 +58,7 @@ def test_a_good_call_is_answered(name: str, arguments: dict[str, object], text: 
         ("python", {"code": "1"}, "Error: there is no tool 'python'; use search or visit"),
     ],
 )
-def test_a_bad_call_is_an_error_observation(name: str, arguments: dict[str, object], complaint: str) -> None:
+def test_a_bad_call_is_an_error_observation(name: str, arguments: dict[str, Any], complaint: str) -> None:
     observation = act(name, **arguments)
     assert observation.error and observation.text.startswith(complaint)
 

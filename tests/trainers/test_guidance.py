@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
+from operator import le
 
 import pytest
 
@@ -14,11 +16,16 @@ from trainers.guidance.search import default_budget, search, smallest_sufficient
 LENGTHS = range(1, 41)
 
 
+def has_bit(successes: int, level: int) -> bool:
+    """Whether ``level`` is one of the levels that ``successes`` holds as bits."""
+    return bool(successes >> (level - 1) & 1)
+
+
 @pytest.mark.parametrize("levels", LENGTHS)
 def test_the_default_budget_finds_every_threshold_and_none_where_there_is_none(levels: int) -> None:
     budget = default_budget(levels)
     for threshold in range(1, levels + 2):
-        found = smallest_sufficient_level(lambda k, t=threshold: k >= t, levels, budget)
+        found = smallest_sufficient_level(partial(le, threshold), levels, budget)
         assert found.level == (threshold if threshold <= levels else None)
         assert len(found.probed) <= budget
         tried = dict(found.probed)
@@ -34,7 +41,7 @@ def test_the_default_budget_finds_every_threshold_and_none_where_there_is_none(l
 def test_a_smaller_budget_is_kept_and_never_gives_an_untried_level(levels: int) -> None:
     for budget in range(default_budget(levels)):
         for threshold in range(1, levels + 2):
-            found = smallest_sufficient_level(lambda k, t=threshold: k >= t, levels, budget)
+            found = smallest_sufficient_level(partial(le, threshold), levels, budget)
             tried = dict(found.probed)
             assert len(found.probed) <= budget
             assert found.level == min((k for k, sufficed in tried.items() if sufficed), default=None)
@@ -44,8 +51,8 @@ def test_a_smaller_budget_is_kept_and_never_gives_an_untried_level(levels: int) 
 @pytest.mark.parametrize("levels", [1, 2, 7, 12])
 def test_an_oracle_that_is_not_monotone_still_gets_a_verified_level(levels: int) -> None:
     for successes in range(2**levels) if levels < 12 else range(0, 2**12, 37):
-        found = smallest_sufficient_level(lambda k, s=successes: bool(s >> (k - 1) & 1), levels, default_budget(levels))
-        assert found.level is None or successes >> (found.level - 1) & 1
+        found = smallest_sufficient_level(partial(has_bit, successes), levels, default_budget(levels))
+        assert found.level is None or has_bit(successes, found.level)
 
 
 @pytest.mark.parametrize(("levels", "budget"), [(0, 0), (1, 1), (2, 2), (3, 3), (4, 3), (5, 4), (8, 4), (9, 5), (40, 7)])

@@ -312,6 +312,18 @@ def test_the_metrics_and_records_of_a_rescued_step_by_hand(tmp_path: Path) -> No
     assert set(group["members"]) <= set(hints)
 
 
+def test_probes_that_rescued_nothing_are_paid_for_and_not_trained(tmp_path: Path) -> None:
+    algorithm = ActGuide(ActGuideConfig.model_validate({"group": {"group_size": 2}}))
+    bench = Bench(tmp_path, say=lambda request, prompt: WRONG, algorithm=algorithm)
+    state = bench.run(steps=2, tasks_per_step=3)
+    paid = 3 * (2 + 2) * PER_ANSWER[WRONG]
+    assert (state.generated_tokens, state.trained_tokens) == (2 * paid, 0)
+    steps = [entry["metrics"] for entry in bench.log.of(Kind.STEP)]
+    assert [(m["tokens/generated"], m["tokens/generated_total"]) for m in steps] == [(paid, paid), (paid, 2 * paid)]
+    assert [(m["groups/failed"], m["guidance/probe_trajectories"]) for m in steps] == [(3, 6), (3, 6)]
+    assert {group["generated_tokens"] for group in bench.log.of(Kind.GROUP)} == {4 * PER_ANSWER[WRONG]}
+
+
 def test_the_tasks_of_a_step_follow_from_seed_and_step() -> None:
     assert tasks_of_step(TASKS, 7, 3, 2) == tasks_of_step(TASKS, 7, 3, 2)
     passes = {tuple(t.id for step in range(3) for t in tasks_of_step(TASKS, seed, step, 2)) for seed in range(5)}
