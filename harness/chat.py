@@ -41,6 +41,7 @@ class Chat:
         self._end = tokenizer.eos_token
         if not tokenizer.chat_template or not self._end:
             raise HarnessError("the tokenizer has no chat template or no end-of-turn token; use an instruct model")
+        self._marks = [str(t) for t in tokenizer.added_tokens_decoder.values() if len(str(t)) > 1]
         self._template_knows_tools = "tools" in tokenizer.chat_template
         self._observations: dict[tuple[str, ...], Ids] = {}
 
@@ -66,7 +67,7 @@ class Chat:
         if key not in self._observations:
             if len(self._observations) > 20_000:
                 self._observations.clear()
-            self._observations[key] = self.encode(self._suffix(key))
+            self._observations[key] = self.encode(self._suffix(tuple(self._inert(text) for text in texts)))
         return self._observations[key]
 
     def dialogue(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[tuple[Ids, ...], tuple[Ids, ...]]:
@@ -106,6 +107,13 @@ class Chat:
         else:
             shown, offered = _hermes_frame(messages, tools), None
         text: str = self._tokenizer.apply_chat_template(shown, tools=offered, tokenize=False, add_generation_prompt=generation)
+        return text
+
+    def _inert(self, text: str) -> str:
+        """Tool output with the tokenizer's own marks broken up: a page must not be able to end a turn or forge another."""
+        for mark in self._marks:
+            if mark in text:
+                text = text.replace(mark, mark[0] + "\u200b" + mark[1:])
         return text
 
     def _suffix(self, texts: tuple[str, ...]) -> str:

@@ -58,7 +58,7 @@ _BUILT_IN = {
     "engines": {
         "hf": ("harness.engines.hf:HFEngine", "transformers with continuous batching; runs everywhere; can be deterministic"),
         "vllm": ("harness.engines.vllm:VLLMEngine", "vLLM in this process, weights swapped in memory"),
-        "scripted": ("harness.engines.scripted:ScriptedEngine", "answers from a script; for tests"),
+        "scripted": ("harness.engines.scripted:open_script", "answers from a script; for tests"),
     },
 }
 

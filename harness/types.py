@@ -76,7 +76,7 @@ class Outcome(StrEnum):
     """What became of a training group, one cell of the rescue map."""
 
     SOLVED = "solved"  # some unguided member succeeded
-    RESCUED = "rescued"  # only guided members succeeded
+    RESCUED = "rescued"  # only guided members succeeded, and they are part of the group
     FAILED = "failed"
     UNSCORABLE = "unscorable"  # no member has a score
 
@@ -252,4 +252,5 @@ class Group:
             return Outcome.UNSCORABLE
         if unguided is not None and unguided >= self.delta:
             return Outcome.SOLVED
-        return Outcome.RESCUED if self.level is not None else Outcome.FAILED
+        rescued = any(m.attempt.level > 0 and m.score.value is not None and m.score.value >= self.delta for m in self.members)
+        return Outcome.RESCUED if rescued else Outcome.FAILED

@@ -59,7 +59,13 @@ class EvalConfig(Section):
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
 def evaluate(**options: Any) -> None:
     """Evaluate MODEL on BENCHMARKS: every task once, greedily, never with guidance."""
+    from harness.cli.assemble import parse_data, question_set
+    from harness.models import model_directory
+
     config = resolve(options)
+    paths = parse_data(options["data"])
+    sets = [question_set(name, paths) for name in config.benchmarks]
+    _, directory = model_directory(config.model)
     folder = (
         options["out"]
         or home() / "runs" / f"eval-{Path(config.model).name}-{'-'.join(config.benchmarks)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -69,7 +75,7 @@ def evaluate(**options: Any) -> None:
             raise UsageError(f"{folder} holds an evaluation with other settings; choose another --out")
     else:
         store(config, folder / "config.json")
-    for line in asyncio.run(_run(config, folder, options["data"])):
+    for line in asyncio.run(_run(config, folder, sets, directory)):
         click.echo(line)
 
 
@@ -88,14 +94,11 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     return build(EvalConfig, merge(nested(settings), file, *sets, flags, {"benchmarks": names}))
 
 
-async def _run(config: EvalConfig, folder: Path, data: Sequence[str]) -> list[str]:
-    from harness.cli.assemble import parse_data, provenance, question_set
+async def _run(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], directory: Path) -> list[str]:
+    from harness.cli.assemble import provenance
     from harness.cli.board import put_on_board
     from harness.events import Kind, Recorder
-    from harness.models import model_directory
 
-    sets = [question_set(name, parse_data(data)) for name in config.benchmarks]
-    _, directory = model_directory(config.model)
     origin = trained_by(directory)
     who = {"model": origin.get("model", config.model), "method": origin.get("method", "base"), "seed": origin.get("seed", config.seed)}
     with Recorder(folder) as log:

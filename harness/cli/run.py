@@ -42,7 +42,7 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 def run(**options: Any) -> None:
     """Train MODEL with TRAINER, evaluate it unguided on held-out tasks, and put the result on the leaderboard."""
-    from harness.cli.training import run_training
+    from harness.cli.training import find_sources, run_training
 
     config = resolve(options)
     if options["dry_run"]:
@@ -52,9 +52,9 @@ def run(**options: Any) -> None:
 
         click.echo(json.dumps(to_json(config), indent=2))
         return
+    sources = find_sources(config, options["data"])  # first: wrong input must leave no folder behind
     place = _place(config, options["out"], options["resume"])
-    result = asyncio.run(run_training(config, place, options["data"]))
-    click.echo(result)
+    click.echo(asyncio.run(run_training(config, place, sources)))
 
 
 def resolve(options: Mapping[str, Any]) -> RunConfig:

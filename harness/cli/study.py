@@ -126,9 +126,10 @@ def evaluations(run_dir: Path) -> list[dict[str, Any]]:
     """Finished evaluations of a run, in the order of their steps."""
     from harness.events import Kind, current_events
 
-    found = {
-        e.data["evaluation_id"]: e.data for e in current_events(run_dir) if e.kind is Kind.EVALUATION and e.data["phase"] == "finished"
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for event in current_events(run_dir):
+        if event.kind is Kind.EVALUATION and event.data["phase"] == "finished":
+            found[event.data["evaluation_id"]] = dict(event.data)
     return sorted(found.values(), key=lambda data: data["step"])
 
 

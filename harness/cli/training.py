@@ -27,14 +27,28 @@ from trainers.loop import Schedule, Training, train
 from trainers.state import RunState, with_foreign_plans
 
 
-async def run_training(config: RunConfig, place: RunPlace, data: Sequence[str]) -> str:
-    """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What a run reads: questions and a model's directory."""
+
+    questions: QuestionSet
+    directory: Path
+
+
+def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
+    """Load the questions and find the model; whatever is wrong with either is said here, before a run exists."""
+    load("judges", config.judge), load("engines", config.engine)
     questions = question_set(config.tasks, parse_data(data))
-    _, directory = model_directory(config.model)
+    questions.tasks.split("train"), questions.tasks.split(config.eval_split)
+    return Sources(questions=questions, directory=model_directory(config.model)[1])
+
+
+async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> str:
+    """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
     with Recorder(place.folder) as log:
         log.record(Kind.RUN, run_record(config, place, "started"))
         try:
-            result = await _train(config, place, questions, directory, log)
+            result = await _train(config, place, sources.questions, sources.directory, log)
         except HarnessError as error:
             log.record(Kind.RUN, {**run_record(config, place, "failed"), "error": str(error)})
             raise
@@ -58,11 +72,11 @@ def run_record(config: RunConfig, place: RunPlace, phase: str) -> dict[str, obje
     }
 
 
-async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, directory: Path | str, log: Recorder) -> Result:
+async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, directory: Path, log: Recorder) -> Result:
     async with AsyncExitStack() as stack:
         engine = open_engine(config.engine, directory, config.generation)
         stack.push_async_callback(engine.close)
-        learner = DeepSpeedLearner(Path(directory), config.learner)
+        learner = DeepSpeedLearner(directory, config.learner)
         stack.callback(learner.close)
         sampler = Sampler(
             engine=engine,

@@ -22,7 +22,7 @@ from harness.rows import Row, describe, read_json, read_rows
 from harness.web.base import Hit, Page
 from harness.web.tokens import tokens
 
-SNIPPET_CHARACTERS = 160
+SNIPPET_CHARACTERS = 1000
 
 
 class CorpusWeb:

@@ -79,7 +79,7 @@ def test_results_sets_the_hits_of_each_query(results: int) -> None:
     assert act("search", limits, query=["oak", "mill"]).text.count("](page://") == 2 * results
 
 
-@pytest.mark.parametrize("characters", [0, 1, 20, 160])
+@pytest.mark.parametrize("characters", [0, 1, 20, 160, 400])
 def test_snippet_characters_sets_the_text_of_each_hit(characters: int) -> None:
     text = act("search", SearchLimits(results=1, snippet_characters=characters), query=["oak"]).text
     head, _, snippet = text.partition("\n")

@@ -26,7 +26,7 @@ def urls(web: CorpusWeb, query: str, limit: int = 5) -> list[str]:
 def small_web() -> CorpusWeb:
     return CorpusWeb(
         [
-            Page(url="w://oak", title="Oak Mill", text="A mill on the river Tarn, built by Ada Brook. " * 9),
+            Page(url="w://oak", title="Oak Mill", text="A mill on the river Tarn, built by Ada Brook. " * 30),
             Page(url="w://ada", title="Ada Brook", text="Ada Brook was born in Lindal."),
             Page(url="w://zh", title="青岚山", text="青岚山位于云溪省北部，最高峰海拔1890米。"),
             Page(url="w://zh2", title="云溪省", text="云溪省的省会是白石城。"),
@@ -39,9 +39,9 @@ def test_the_page_about_the_query_ranks_first() -> None:
     assert urls(small_web(), "Where was Ada Brook born?")[0] == "w://ada"
 
 
-def test_a_snippet_is_the_first_160_characters() -> None:
+def test_a_snippet_is_the_first_1000_characters() -> None:
     hit = search(small_web(), "Oak Mill")[0]
-    assert (hit.title, len(hit.snippet)) == ("Oak Mill", 160)
+    assert (hit.title, len(hit.snippet)) == ("Oak Mill", 1000)
     assert small_web().pages[0].text.startswith(hit.snippet)
 
 

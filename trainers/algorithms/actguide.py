@@ -55,7 +55,8 @@ class ActGuide(ZeroRL):
         return await self._merge(group, found, drawn, rollouts)
 
     async def _find_level(self, task: Task, rollouts: Rollouts) -> tuple[Found, dict[int, tuple[Member, ...]]]:
-        """Binary search with N rollouts a level. A level whose rollouts are all unscorable (an outage) ends the search: it says nothing."""
+        """Binary search with N rollouts a level. A level whose rollouts are all unscorable (an outage) says nothing and ends the search;
+        what was verified before it stands."""
         levels = len(task.actions)
         probe = search(levels, self._guidance.probe_budget or default_budget(levels))
         drawn: dict[int, tuple[Member, ...]] = {}
@@ -66,7 +67,8 @@ class ActGuide(ZeroRL):
                 drawn[level] = await rollouts.sample(task, size=self._group.group_size, level=level, purpose=Purpose.PROBE)
                 best = max((m.score.value for m in drawn[level] if m.score.value is not None), default=None)
                 if best is None:
-                    return Found(level=None, probed=tuple(probed)), drawn
+                    verified = min((k for k, sufficed in probed if sufficed), default=None)
+                    return Found(level=verified, probed=tuple(probed)), drawn
                 probed.append((level, best >= self._group.delta))
                 level = probe.send(best >= self._group.delta)
         except StopIteration as end:
