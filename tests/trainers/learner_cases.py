@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,12 +14,12 @@ from trainers.sample import Sample
 VOCABULARY = 53
 
 
-def save_model(folder: Path, *, tied: bool = True, **overrides: object) -> Path:
+def save_model(folder: Path, *, tied: bool = True, **overrides: Any) -> Path:
     """A Qwen3 with random weights, large enough that attention and tied embeddings matter."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(0)
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
         "intermediate_size": 48,

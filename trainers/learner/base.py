@@ -46,7 +46,7 @@ class LearnerConfig(Section):
     """What ZeRO keeps in CPU memory: nothing, the optimiser (stage 2 or 3), or the weights too (stage 3)."""
     ranks: int = operational(1, ge=1)
     """Processes that share the update; under torchrun its world size counts instead."""
-    microbatch_tokens: int = operational(4096, ge=1)
+    microbatch_tokens: int = operational(8192, ge=1)
     """Tokens, padding included, that one forward and backward may hold. A longer row runs alone."""
     logits_mb: int = operational(256, ge=1)
     """Memory for the logits of one chunk in MB. Sampled tokens beyond it are computed chunk by chunk and again in the backward."""

@@ -62,7 +62,8 @@ class Leader:
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
         for rank in self._others:
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(self._others) + 1), "PYTHONPATH": path}
-            environment = {**os.environ, **place, **self.environment}
+            # Ranks share the cores: a thread that waits must sleep, not spin where another rank could run.
+            environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **place, **self.environment}
             self._processes[rank] = subprocess.Popen([sys.executable, "-m", module], env=environment, stdin=subprocess.DEVNULL)
 
     def accept(self) -> None:
