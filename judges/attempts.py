@@ -5,9 +5,10 @@ Same prompts, parser, budgets and judge for both, so a score in training means w
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from harness.chat import Chat
@@ -38,13 +39,16 @@ class Sampler:
     judge: Judge
     agent: AgentConfig
     log: Log
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1024))
+    """How many episodes may be open at once; as many as the engine has slots keeps every open episode's cache."""
 
     async def attempt(self, draw: Draw, *, temperature: float, evaluation_id: str | None = None) -> Member:
         """Run, judge and record one attempt. The record is complete before the member is returned."""
-        began = time.perf_counter()
-        attempt = await run_episode(
-            draw, env=self.env(draw.task), engine=self.engine, chat=self.chat, config=self.agent, temperature=temperature
-        )
+        async with self.gate:
+            began = time.perf_counter()
+            attempt = await run_episode(
+                draw, env=self.env(draw.task), engine=self.engine, chat=self.chat, config=self.agent, temperature=temperature
+            )
         score = await score_attempt(self.judge, attempt)
         blob = self.log.blob(attempt_blob(attempt, [self.chat.pieces(z.ids) for z in attempt.trajectory.spans]))
         seconds = time.perf_counter() - began

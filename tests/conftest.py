@@ -10,6 +10,7 @@ import pytest
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before anything imports torch
     os.environ.setdefault(_variable, "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 REPO = Path(__file__).resolve().parent.parent

@@ -56,13 +56,19 @@ def odd_is_right(request: Request, prompt: str) -> str:
 
 
 def run(
-    folder: Path, tasks: Sequence[Task] = TASKS, env: Callable[[Task], Env] = up, say: Say = odd_is_right, **changes: Any
+    folder: Path,
+    tasks: Sequence[Task] = TASKS,
+    env: Callable[[Task], Env] = up,
+    say: Say = odd_is_right,
+    open_at_once: int = 8,
+    **changes: Any,
 ) -> tuple[Result, PolicyEngine]:
     """One evaluation over what the folder's log holds already."""
     engine = PolicyEngine(say)
-    settings: dict[str, Any] = {"in_flight": 2, "progress": lambda finished, total: None, **changes}
+    settings: dict[str, Any] = {"progress": lambda finished, total: None, **changes}
     with Recorder(folder) as log:
-        sampler = Sampler(engine=engine, chat=tiny_chat(), env=env, judge=ExactJudge(closed=True), agent=AgentConfig(), log=log)
+        parts: dict[str, Any] = {"engine": engine, "chat": tiny_chat(), "env": env, "judge": ExactJudge(closed=True), "log": log}
+        sampler = Sampler(**parts, agent=AgentConfig(), gate=asyncio.Semaphore(open_at_once))
         done = recorded_scores(folder, EVALUATION.id)
         return asyncio.run(evaluate(EVALUATION, tasks, sampler, done=done, **settings)), engine
 
@@ -125,7 +131,7 @@ def test_where_nothing_could_be_scored_there_is_no_mean(tmp_path: Path) -> None:
     assert Result(scores={}).mean is None and Result(scores={}).coverage == 0.0
 
 
-def test_no_more_than_in_flight_run_together(tmp_path: Path) -> None:
+def test_no_more_episodes_are_open_than_the_gate_admits(tmp_path: Path) -> None:
     running, most = 0, 0
 
     class CountingEnv(SearchEnv):
@@ -140,7 +146,7 @@ def test_no_more_than_in_flight_run_together(tmp_path: Path) -> None:
             nonlocal running
             running -= 1
 
-    run(tmp_path, env=lambda task: CountingEnv(WEB, SearchLimits()), in_flight=2)
+    run(tmp_path, env=lambda task: CountingEnv(WEB, SearchLimits()), open_at_once=2)
     assert (most, running) == (2, 0)
 
 

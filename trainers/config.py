@@ -48,6 +48,8 @@ class RunConfig(Section):
     """Steps between checkpoints."""
     keep_checkpoints: int = operational(2, ge=1)
     """How many checkpoints stay on disk."""
+    episodes: int | None = operational(None, ge=1)
+    """Episodes open at once (null: as many as the engine has slots; more only help where tools are slow)."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()

@@ -40,6 +40,8 @@ class EvalConfig(Section):
     """Which engine generates."""
     judge: str = identity("exact")
     """Which judge scores."""
+    episodes: int | None = operational(None, ge=1)
+    """Episodes open at once (null: as many as the engine has slots; more only help where tools are slow)."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()
@@ -146,6 +148,7 @@ async def _evaluate(
                 judge=open_judge(config.judge, questions.tasks.closed),
                 agent=config.agent,
                 log=log,
+                gate=asyncio.Semaphore(config.episodes or config.generation.slots),
             )
             evaluation = Evaluation(
                 id=f"{folder.name}/{questions.benchmark.name}/{split}",
@@ -156,9 +159,7 @@ async def _evaluate(
             )
             done = recorded_scores(folder, evaluation.id)
             with EvalProgress(f"{questions.benchmark.name}/{split}", len(tasks)) as progress:
-                result = await evaluate(
-                    evaluation, tasks, sampler, done=done, in_flight=2 * config.generation.slots, progress=progress.finished
-                )
+                result = await evaluate(evaluation, tasks, sampler, done=done, progress=progress.finished)
             lines.append(f"{questions.benchmark.name}/{split}: {result.words()}. Run: {folder}")
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +43,11 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 def run(**options: Any) -> None:
     """Train MODEL with TRAINER, evaluate it unguided on held-out tasks, and put the result on the leaderboard."""
+    if int(os.environ.get("RANK", "0")):  # started by torchrun: every rank but the first only obeys
+        from trainers.learner.follow import follow
+
+        follow()
+        return
     from harness.cli.training import find_sources, run_training
 
     config = resolve(options)

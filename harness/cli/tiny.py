@@ -39,7 +39,7 @@ def rebuild(out: Path | None, threads: int | None) -> None:
     from harness import tiny as package
     from harness.chat import Chat
     from harness.tiny import manifest
-    from harness.tiny.pretrain import Recipe, conversations_as_text, pretrain
+    from harness.tiny.pretrain import Recipe, conversations_as_text, polish, pretrain
     from harness.tiny.tokenizer import train_tokenizer
     from trainers.guidance.inject import plan_text
 
@@ -48,6 +48,7 @@ def rebuild(out: Path | None, threads: int | None) -> None:
     recipe = Recipe()
     tokenizer = train_tokenizer(conversations_as_text(random.Random(0), 3000, plan_text), recipe.vocabulary)
     model = pretrain(recipe, Chat(tokenizer), len(tokenizer), plan_text, _report)
+    polish(model, recipe, Chat(tokenizer), plan_text, _report)
     folder = out or Path(package.__file__).parent / "model"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -68,7 +69,7 @@ async def _measure(folder: Path) -> dict[str, float]:
     from harness.tiny.behaviour import measure
     from trainers.guidance.inject import plan_text
 
-    engine = open_engine("hf", folder, EngineConfig(context=512, slots=128))
+    engine = open_engine("hf", folder, EngineConfig(context=512, slots=32))
     try:
         return await measure(engine, Chat.load(folder), plan_text)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
             judge=open_judge(config.judge, questions.tasks.closed),
             agent=config.agent,
             log=log,
+            gate=asyncio.Semaphore(config.episodes or config.generation.slots),
         )
         checkpoints = Checkpoints(folder=place.folder / "checkpoints", keep=config.keep_checkpoints, origin=_origin(config, place))
         state = _resume(checkpoints, learner, log) if place.resumed else RunState()
@@ -169,7 +171,6 @@ class Evaluator:
             tasks,
             self.sampler,
             done=recorded_scores(self.place.folder, evaluation.id),
-            in_flight=2 * config.generation.slots,
             progress=lambda finished, total: None,
         )
         self.progress.say(f"step {state.step}: {config.tasks}/{config.eval_split}: {result.words()}")

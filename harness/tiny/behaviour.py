@@ -30,8 +30,9 @@ BOUNDS: dict[str, tuple[float, float]] = {  # what is accepted
 }
 
 
-async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64) -> dict[str, float]:
-    """The numbers of ``BOUNDS``; ``tasks`` questions of each kind."""
+async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64, episodes: int = 32) -> dict[str, float]:
+    """The numbers of ``BOUNDS``; ``tasks`` questions of each kind, ``episodes`` open at once."""
+    gate = asyncio.Semaphore(episodes)
     one_hop = MiniWeb(hops=(1,), questions=8, worlds={"validation": 8}).load(None)
     many = MiniWeb(hops=(3,), questions=8, worlds={"validation": 8}).load(None)
     limits = SearchLimits(results=1)
@@ -41,7 +42,8 @@ async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64) -> di
         hint = plan(task.actions, level) if level else ""
         draw = Draw(task=task, run_seed=0, purpose=Purpose.PROBE, level=level, index=index, hint=hint)
         env = SearchEnv((one_hop if task.tags["hops"] == "1" else many).web(task.web), limits)
-        return await run_episode(draw, env=env, engine=engine, chat=chat, config=agent, temperature=temperature)
+        async with gate:
+            return await run_episode(draw, env=env, engine=engine, chat=chat, config=agent, temperature=temperature)
 
     single = await asyncio.gather(*(attempt(t, temperature=0.0) for t in one_hop.split("validation")[:tasks]))
     chosen = many.split("validation")[:tasks]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,9 @@ class Recipe:
     """Everything that decides the weights."""
 
     steps: int = 2600
+    polish_steps: int = 1300
+    polish_rate: float = 1e-3
+    plans: float = 0.25  # share of conversations with a plan; half of the others ask for one hop
     batch: int = 32
     drill_steps: int = 600
     drill_batch: int = 64
@@ -80,20 +83,20 @@ def make_model(recipe: Recipe, chat: Chat, vocabulary: int) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def conversation(rng: random.Random, world: World, plan: Plan) -> tuple[str, tuple[Message, ...]]:
-    """One conversation of a random kind: (kind, messages)."""
+def conversation(rng: random.Random, world: World, plan: Plan, plans: float = 0.25) -> tuple[str, tuple[Message, ...]]:
+    """One conversation of a random kind: (kind, messages). Of those without a plan two thirds ask for one hop."""
     people, roles = tuple(world.links), tuple(next(iter(world.links.values())))
 
     def some(items: Sequence[str]) -> str:
         return items[rng.randrange(len(items))]
 
     start, draw = some(people), rng.random()
-    if draw < 0.5:
+    if draw < (1 - plans) * 2 / 3:
         path: tuple[str, ...] = (some(roles),)
         return "one-hop", _messages(world, question_text(start, path), [start], world.links[start][path[0]])
     path = tuple(some(roles) for _ in range(2 + rng.randrange(3)))
     met = world.chain(start, path)
-    level = 0 if draw < 0.75 else 1 + rng.randrange(len(path))
+    level = 0 if draw < 1 - plans else 1 + rng.randrange(len(path))
     visited = list(met[: max(level, 1)])
     while len(visited) < len(path):
         visited.append(world.links[visited[-1]][some(roles)])
@@ -140,30 +143,41 @@ def drill(rng: random.Random, world: World, chat: Chat) -> Row:
     return Row(ids=tuple(ids), mask=tuple(mask), kind="asked" if asked else "lines")
 
 
-def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, drills: Callable[[], float]) -> Iterator[Row]:
+def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, plans: float, drills: Callable[[], float]) -> Iterator[Row]:
     """Endless training rows, a share ``drills()`` of them drills."""
     while True:
         world = worlds[rng.randrange(len(worlds))]
         if rng.random() < drills():
             yield drill(rng, world, chat)
             continue
-        kind, messages = conversation(rng, world, plan)
+        kind, messages = conversation(rng, world, plan, plans)
         contexts, spans = chat.dialogue(messages, TOOLS)
         ids = tuple(i for c, z in zip(contexts, spans, strict=True) for i in (*c, *z))
         mask = tuple(f for c, z in zip(contexts, spans, strict=True) for f in (*((False,) * len(c)), *((True,) * len(z))))
         yield Row(ids=ids, mask=mask, kind=kind)
 
 
+def polish(model: Qwen3ForCausalLM, recipe: Recipe, chat: Chat, plan: Plan, report: Callable[[int, float, dict[str, float]], None]) -> None:
+    """A second, shorter phase with plans in 60% of the conversations instead of a quarter: following them is learned last."""
+    phase = replace(recipe, steps=recipe.polish_steps, learning_rate=recipe.polish_rate, seed=recipe.seed + 1, drill_steps=0, plans=0.6)
+    _train(model, phase, chat, plan, report)
+
+
 def pretrain(
     recipe: Recipe, chat: Chat, vocabulary: int, plan: Plan, report: Callable[[int, float, dict[str, float]], None]
 ) -> Qwen3ForCausalLM:
     """Train from scratch; ``report(step, loss, argmax accuracy by kind)`` is called every 50 steps."""
-    torch.set_flush_denormal(True)
     model = make_model(recipe, chat, vocabulary)
+    _train(model, recipe, chat, plan, report)
+    return model
+
+
+def _train(model: Qwen3ForCausalLM, recipe: Recipe, chat: Chat, plan: Plan, report: Callable[[int, float, dict[str, float]], None]) -> None:
+    torch.set_flush_denormal(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     step = 0
     worlds = [make_world(f"pretrain-{i}") for i in range(recipe.worlds)]
-    source = rows(random.Random(recipe.seed), worlds, chat, plan, lambda: 1.0 if step < recipe.drill_steps else 0.15)
+    source = rows(random.Random(recipe.seed), worlds, chat, plan, recipe.plans, lambda: 1.0 if step < recipe.drill_steps else 0.15)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
@@ -184,7 +198,6 @@ def pretrain(
                 k: [r for r, kind in zip(right, (row.kind for row in batch), strict=True) if kind == k] for k in {row.kind for row in batch}
             }
             report(step + 1, loss, {k: sum(v) / len(v) for k, v in sorted(found.items())})
-    return model
 
 
 def _weight(row: Row) -> float:
