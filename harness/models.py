@@ -93,18 +93,17 @@ _QWEN25_TEXT = {**_QWEN3_TEXT, "generation.context": 32_768, "agent.context_toke
 _ALL = (
     ModelSpec(
         name="tiny",
-        summary="Qwen3 of about a million parameters, pre-trained on the mini web; shipped in the package, for CPUs",
+        summary="Qwen3 architecture, 0.58 M parameters, pre-trained on the mini web; shipped in the package, for CPUs",
         prepare="harness.tiny:model_dir",
         context=512,
         settings={
-            "generation.context": 512,
+            "generation.context": 256,
             "generation.slots": 32,
-            "agent.context_tokens": 512,
-            "agent.response_tokens": 300,
+            "agent.context_tokens": 256,
+            "agent.response_tokens": 200,
             "agent.max_turns": 6,
             "search.results": 1,
-            "tasks_per_step": 8,
-            "minibatch_tasks": 8,
+            "tasks_per_step": 16,
             "steps": 100,
             "checkpoint_every": 25,
             "learner.lr": 5e-4,

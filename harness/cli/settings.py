@@ -15,9 +15,12 @@ def page() -> str:
 
     parts = [
         "# Settings",
-        "Given with `--set KEY=VALUE` or in a YAML file (`--config`). Layers: defaults < the model's entry < `--preset` < file < `--set` < flags. "
-        "*Identity* settings change the numbers and must stay the same when a run is resumed; *operational* ones may change. "
-        "Made by `make docs`.",
+        (
+            "Given with `--set KEY=VALUE` or in a YAML file (`--config`). "
+            "Layers: defaults < the model's entry < `--preset` < file < `--set` < flags. "
+            "*Identity* settings change the numbers and must stay the same when a run is resumed; *operational* ones may change. "
+            "Made by `make docs`."
+        ),
     ]
     kinds: dict[str, type[Section]] = {}
     for name in names("trainers"):

@@ -69,7 +69,7 @@ async def _measure(folder: Path) -> dict[str, float]:
     from harness.tiny.behaviour import measure
     from trainers.guidance.inject import plan_text
 
-    engine = open_engine("hf", folder, EngineConfig(context=512, slots=32))
+    engine = open_engine("hf", folder, EngineConfig(context=256, slots=32))
     try:
         return await measure(engine, Chat.load(folder), plan_text)
     finally:

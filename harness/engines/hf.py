@@ -74,9 +74,7 @@ class HFEngine:
             torch.set_num_threads(config.threads)
         model = _load_model(directory, config)
         self._ends = np.array(end_ids(model.generation_config, model.config.get_text_config()), dtype=np.int64)
-        self._model = SlotModel(model, config.slots, config.context)
-        if config.deterministic:
-            self._model.settle_widths([(config.slots, 1), (config.prefill_rows, config.prefill_chunk)])
+        self._model = SlotModel(model, config.slots, config.context, tight=not config.deterministic)
         patience = 4 if config.deterministic else 0  # a half-empty prefill costs as much as a full one only if shapes are fixed
         self._schedule = Scheduler(
             slots=config.slots, rows=config.prefill_rows, chunk=config.prefill_chunk, reuse=config.reuse, patience=patience

@@ -4,9 +4,9 @@ Every slot holds one sequence. A forward pass takes R rows of C tokens, each row
 and values at those positions and attends to everything at or before them in the same slot. Several rows of one pass may
 continue one another in one slot, because keys are written before they are read.
 
-With *fixed shapes* (always the same R and C) a row's bits depend neither on its neighbours nor on its place. The width of
-the part of the cache that is read may still shrink to the longest row: masked positions contribute exact zeros. Whether
-this machine's kernels keep the bits then is measured once, at start; if they do not, the whole width is read.
+With *fixed shapes* (always the same R and C, and the whole width of the cache read) a row's bits depend neither on its neighbours
+nor on its place. Reading only as far as the longest row (``tight``) is faster where the width is much larger than the rows, but
+kernels then sum in another order, and the last bits come to depend on the neighbours.
 
 It knows nothing of requests, sampling or threads, and serves decoders with full attention only.
 
@@ -15,7 +15,6 @@ Axes: S slots, R rows, C tokens of a row, K key-value heads, G query heads of ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,7 @@ class SlotCache(Cache):
 class SlotModel:
     """``forward`` over slots, and log-probabilities of whole sequences, for one decoder."""
 
-    def __init__(self, model: PreTrainedModel, slots: int, width: int) -> None:
+    def __init__(self, model: PreTrainedModel, slots: int, width: int, tight: bool = False) -> None:
         config = model.config.get_text_config()
         if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
             raise EngineError(
@@ -101,7 +100,7 @@ class SlotModel:
         self._stairs = torch.zeros(2 * width, dtype=model.dtype, device=self.device)
         self._stairs[width:] = float("-inf")
         self._groups = config.num_attention_heads // (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-        self._widths = _widths(width)
+        self._widths = _widths(width) if tight else (width,)
 
     def forward(self, ids_RC: Ints, positions_RC: Ints, rows_R: Ints, every_slot: bool = False) -> torch.Tensor:
         """Logits [R, V] after the last token of each row. Padding has position -1 and stands before the row's tokens."""
@@ -134,32 +133,6 @@ class SlotModel:
         ).logits[:, :-1]
         logprobs_RTV = torch.log_softmax(logits_RTV.float() / (temperature or 1.0), dim=-1)
         return logprobs_RTV.gather(2, ids_RT[:, 1:, None])[..., 0]
-
-    def settle_widths(self, rows: Sequence[tuple[int, int]]) -> None:
-        """Measure, for the (R, C) shapes in use, whether reading less of the cache keeps the bits; read it all if not."""
-        if not all(self._width_is_free(*shape) for shape in rows):
-            self._widths = (self.width,)
-
-    def _width_is_free(self, rows: int, tokens: int) -> bool:
-        config = self.model.config.get_text_config()
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = config.num_attention_heads // self._groups
-        noise = torch.Generator().manual_seed(0)
-
-        def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(shape, generator=noise).to(self.device, self.model.dtype)
-
-        query = normal(rows, heads * self._groups, tokens, size)
-        key, value = normal(rows, heads, self.width + 1, size), normal(rows, heads, self.width + 1, size)
-        for narrow, wide in zip(self._widths, self._widths[1:], strict=False):
-            last_RC = (torch.arange(rows, device=self.device) % narrow)[:, None].expand(-1, tokens)
-            outputs = []
-            for width in (narrow, wide):
-                mask = self._mask(last_RC, width)
-                outputs.append(grouped_attention(None, query, key[:, :, :width], value[:, :, :width], mask, scaling=size**-0.5)[0])
-            if not torch.equal(*outputs):
-                return False
-        return True
 
     def _mask(self, positions_RC: torch.Tensor, read: int) -> torch.Tensor:
         """0 up to each query's own position, -inf after it, repeated for the G query heads of a key head: [R, 1, G * C, read]."""

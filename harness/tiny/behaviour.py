@@ -36,7 +36,7 @@ async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64, episo
     one_hop = MiniWeb(hops=(1,), questions=8, worlds={"validation": 8}).load(None)
     many = MiniWeb(hops=(3,), questions=8, worlds={"validation": 8}).load(None)
     limits = SearchLimits(results=1)
-    agent = AgentConfig(max_turns=6, response_tokens=300, context_tokens=512)
+    agent = AgentConfig(max_turns=6, response_tokens=200, context_tokens=256)
 
     async def attempt(task: Task, *, index: int = 0, level: int = 0, temperature: float) -> Attempt:
         hint = plan(task.actions, level) if level else ""
