@@ -104,9 +104,9 @@ _ALL = (
             "agent.max_turns": 6,
             "search.results": 1,
             "tasks_per_step": 16,
-            "steps": 100,
-            "checkpoint_every": 25,
-            "learner.lr": 5e-4,
+            "steps": 40,
+            "checkpoint_every": 10,
+            "learner.lr": 3e-4,
         },
     ),
     ModelSpec(
