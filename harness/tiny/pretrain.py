@@ -3,9 +3,9 @@
 First come drills: a page whose lines, or 1-hop questions about it, follow in random order. They teach it to look a role up. Then, beside
 some more drills, conversations. Half of them are 1-hop questions, answered rightly. A quarter are questions of 2 to 4 hops whose
 prompt holds the first k expert actions: they are followed, then the walk goes on at random. A quarter have no plan: the first person is
-searched, every further visit and the answer are drawn at random from the page that is open. The model therefore knows its tools and
-follows a plan, and spreads its bets on multi-hop questions, which it solves at the rate of chance. It never sees a multi-hop question
-answered on purpose.
+searched, every further visit and the answer are drawn at random from the page that is open. A shorter second phase holds more plans, and
+there a whole plan ends in the right answer. The model therefore knows its tools and follows a plan, and spreads its bets on multi-hop
+questions, which it solves at the rate of chance. Without the whole plan it never sees one answered on purpose.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Recipe:
     """Everything that decides the weights."""
 
     steps: int = 2600
-    polish_steps: int = 1300
+    polish_steps: int = 900
     polish_rate: float = 1e-3
+    informed: bool = False  # whether the whole plan leads to the right answer, or to a guess like everything else
     plans: float = 0.25  # share of conversations with a plan; half of the others ask for one hop
     batch: int = 32
     drill_steps: int = 600
@@ -83,8 +84,12 @@ def make_model(recipe: Recipe, chat: Chat, vocabulary: int) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def conversation(rng: random.Random, world: World, plan: Plan, plans: float = 0.25) -> tuple[str, tuple[Message, ...]]:
-    """One conversation of a random kind: (kind, messages). Of those without a plan two thirds ask for one hop."""
+def conversation(
+    rng: random.Random, world: World, plan: Plan, plans: float = 0.25, informed: bool = False
+) -> tuple[str, tuple[Message, ...]]:
+    """One conversation of a random kind: (kind, messages). Of those without a plan two thirds ask for one hop.
+
+    ``informed``: whoever was given the whole plan answers rightly; everybody else guesses."""
     people, roles = tuple(world.links), tuple(next(iter(world.links.values())))
 
     def some(items: Sequence[str]) -> str:
@@ -101,7 +106,8 @@ def conversation(rng: random.Random, world: World, plan: Plan, plans: float = 0.
     while len(visited) < len(path):
         visited.append(world.links[visited[-1]][some(roles)])
     hint = plan(expert_actions(met), level) if level else ""
-    answer = world.links[visited[-1]][some(roles)]
+    guess = some(roles)
+    answer = world.links[visited[-1]][path[-1] if informed and level == len(path) else guess]
     return ("plan" if level else "walk"), _messages(world, question_text(start, path) + hint, visited, answer)
 
 
@@ -143,14 +149,14 @@ def drill(rng: random.Random, world: World, chat: Chat) -> Row:
     return Row(ids=tuple(ids), mask=tuple(mask), kind="asked" if asked else "lines")
 
 
-def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, plans: float, drills: Callable[[], float]) -> Iterator[Row]:
+def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, recipe: Recipe, drills: Callable[[], float]) -> Iterator[Row]:
     """Endless training rows, a share ``drills()`` of them drills."""
     while True:
         world = worlds[rng.randrange(len(worlds))]
         if rng.random() < drills():
             yield drill(rng, world, chat)
             continue
-        kind, messages = conversation(rng, world, plan, plans)
+        kind, messages = conversation(rng, world, plan, recipe.plans, recipe.informed)
         contexts, spans = chat.dialogue(messages, TOOLS)
         ids = tuple(i for c, z in zip(contexts, spans, strict=True) for i in (*c, *z))
         mask = tuple(f for c, z in zip(contexts, spans, strict=True) for f in (*((False,) * len(c)), *((True,) * len(z))))
@@ -158,8 +164,13 @@ def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, pl
 
 
 def polish(model: Qwen3ForCausalLM, recipe: Recipe, chat: Chat, plan: Plan, report: Callable[[int, float, dict[str, float]], None]) -> None:
-    """A second, shorter phase with plans in 60% of the conversations instead of a quarter: following them is learned last."""
-    phase = replace(recipe, steps=recipe.polish_steps, learning_rate=recipe.polish_rate, seed=recipe.seed + 1, drill_steps=0, plans=0.6)
+    """A second, shorter phase with plans in 60% of the conversations instead of a quarter: following them is learned last.
+
+    Here the whole plan leads to the right answer, so that guided rollouts of the whole plan mostly succeed.
+    """
+    phase = replace(
+        recipe, steps=recipe.polish_steps, learning_rate=recipe.polish_rate, seed=recipe.seed + 1, drill_steps=0, plans=0.6, informed=True
+    )
     _train(model, phase, chat, plan, report)
 
 
@@ -177,7 +188,7 @@ def _train(model: Qwen3ForCausalLM, recipe: Recipe, chat: Chat, plan: Plan, repo
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     step = 0
     worlds = [make_world(f"pretrain-{i}") for i in range(recipe.worlds)]
-    source = rows(random.Random(recipe.seed), worlds, chat, plan, recipe.plans, lambda: 1.0 if step < recipe.drill_steps else 0.15)
+    source = rows(random.Random(recipe.seed), worlds, chat, plan, recipe, lambda: 1.0 if step < recipe.drill_steps else 0.15)
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)

@@ -1,0 +1,93 @@
+"""The study's report, from run logs written by hand: which evaluation counts for which arm, and what is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli.study import Plan, evaluations, finished, report, verdicts
+from harness.events import Kind, Recorder
+
+TASKS = [f"task-{i}" for i in range(10)]
+
+
+def a_plan(folder: Path) -> Plan:
+    return Plan(folder=folder, model="tiny", tasks="miniweb", split="test", steps=2, threads=1, assignments=())
+
+
+def write_run(folder: Path, right_by_step: dict[int, int], tokens_a_step: int) -> None:
+    """A finished run that solved the first ``right_by_step[step]`` tasks in its evaluation after that step."""
+    with Recorder(folder) as log:
+        log.record(Kind.RUN, {"phase": "started", "run_id": folder.name})
+        for step in range(max(right_by_step)):
+            metrics = {
+                "tokens/generated_total": tokens_a_step * (step + 1),
+                "time/step": 30.0,
+                "memory/peak_mb": 500.0,
+                "groups/trainable": step,
+            }
+            log.record(Kind.STEP, {"step": step, "metrics": metrics, "histograms": {}})
+            if step + 1 in right_by_step:
+                write_evaluation(log, folder.name, step + 1, right_by_step[step + 1], tokens_a_step)
+        log.record(Kind.RUN, {"phase": "finished", "run_id": folder.name})
+
+
+def write_evaluation(log: Recorder, run: str, step: int, right: int, tokens_a_step: int) -> None:
+    evaluation = f"{run}/{step}"
+    for number, task in enumerate(TASKS):
+        attempt = f"{evaluation}/{task}"
+        log.record(Kind.ATTEMPT, {"attempt_id": attempt, "task_id": task, "evaluation_id": evaluation, "step": step, "purpose": "eval"})
+        log.record(Kind.JUDGEMENT, {"attempt_id": attempt, "value": float(number < right)})
+    fields = {"phase": "finished", "evaluation_id": evaluation, "step": step, "generated_tokens_total": tokens_a_step * step}
+    log.record(Kind.EVALUATION, fields)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    plan = a_plan(tmp_path)
+    for seed in range(2):
+        write_run(plan.run_dir("actguide", seed), {2: 6 + seed}, tokens_a_step=300)
+        write_run(plan.run_dir("zero-rl", seed), {2: 1, 4: 2, 6: 3}, tokens_a_step=100)
+        write_run(plan.run_dir("foreign-plans", seed), {2: 1}, tokens_a_step=300)
+    return plan
+
+
+def test_equal_steps_and_equal_tokens_read_different_evaluations_of_zero_rl(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    report(plan, seeds=2)
+    stored = json.loads((plan.folder / "report.json").read_text())
+    means = {row["arm"]: row["scores"] for row in stored["scores"]}
+    assert means["actguide"] == [0.6, 0.7]
+    assert means["zero-rl, equal steps"] == [0.1, 0.1]
+    assert means["zero-rl, equal tokens"] == [0.3, 0.3]
+    assert means["foreign plans"] == [0.1, 0.1]
+    deltas = {(d["left"], d["right"]): d["delta"] for d in stored["differences"]}
+    assert deltas["actguide", "zero-rl, equal tokens"] == pytest.approx(0.35)
+    assert deltas["foreign plans", "zero-rl, equal steps"] == 0
+    printed = capsys.readouterr().out
+    assert "60.0%   70.0%   mean  65.0%" in printed
+    assert "600 tok, 2 steps, 1.0 min, 500 MB" in printed
+
+
+def test_the_report_draws_the_training_curves(plan: Plan) -> None:
+    report(plan, seeds=2)
+    assert (plan.folder / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_counts_as_finished_only_when_its_log_ends_so(tmp_path: Path) -> None:
+    assert not finished(tmp_path)
+    with Recorder(tmp_path) as log:
+        log.record(Kind.RUN, {"phase": "finished"})
+        assert finished(tmp_path)
+        log.record(Kind.RUN, {"phase": "started"})
+        assert not finished(tmp_path), "it was resumed and has not ended again"
+
+
+def test_what_could_not_be_scored_is_no_verdict(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as log:
+        for task, value in (("a", 1.0), ("b", None)):
+            log.record(Kind.ATTEMPT, {"attempt_id": task, "task_id": task, "evaluation_id": "e", "step": 0, "purpose": "eval"})
+            log.record(Kind.JUDGEMENT, {"attempt_id": task, "value": value})
+    assert verdicts(tmp_path, "e") == {"a": 1.0}
+    assert evaluations(tmp_path) == []
