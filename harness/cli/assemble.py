@@ -60,6 +60,9 @@ def open_judge(name: str, closed: bool) -> Judge:
 
 
 def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engine:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # its bars for a file of weights would break into the run's own progress
     engine: Engine = load("engines", name)(directory, config)
     return engine
 
