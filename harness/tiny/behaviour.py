@@ -1,7 +1,8 @@
 """Whether a tiny model is the base it should be: at home on one hop, obedient to plans, undecided on many hops.
 
 Measured by behaviour, over the test worlds, with the real episode loop: greedy accuracy on 1-hop questions; how many visits follow a full
-plan; pass@1 and pass@8 on 3-hop questions at temperature 1; and the entropy, in roles, of what it visits when a question has three hops.
+plan; pass@1 and pass@8 on 3-hop questions at temperature 1; the entropy, in roles, of what it visits when a question has three hops; the
+share of rollouts that succeed under the whole plan, and of unguided ones that the response budget cuts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from harness.envs.search import SearchEnv, SearchLimits
 from harness.episode import AgentConfig, Draw, run_episode
 from harness.metrics import pass_at_k
 from harness.tasks.miniweb import MiniWeb
-from harness.types import Action, Attempt, Purpose, Task
+from harness.types import Action, Attempt, Purpose, Status, Task
 
 Plan = Callable[[Sequence[Action], int], str]
 
@@ -27,6 +28,8 @@ BOUNDS: dict[str, tuple[float, float]] = {  # what is accepted
     "pass@1": (0.0, 0.06),
     "pass@8": (0.02, 0.35),
     "role_entropy": (1.2, math.log(5) + 1e-9),
+    "plan_success": (0.0, 1.0),  # reported, no demand yet: too low here means that guided groups succeed by luck
+    "truncated": (0.0, 0.25),
 }
 
 
@@ -50,12 +53,15 @@ async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64, episo
     guided = await asyncio.gather(*(attempt(t, level=len(t.actions), temperature=0.0) for t in chosen))
     groups = await asyncio.gather(*(asyncio.gather(*(attempt(t, index=i, temperature=1.0) for i in range(8))) for t in chosen))
     right = [sum(_right(a) for a in group) for group in groups]
+    sampled = await asyncio.gather(*(attempt(t, index=i, level=len(t.actions), temperature=1.0) for t in chosen for i in range(4)))
     return {
         "one_hop": sum(map(_right, single)) / len(single),
         "follows_plan": sum(_actions(a) == list(a.task.actions) for a in guided) / len(guided),
         "pass@1": sum(pass_at_k(8, c, 1) for c in right) / len(right),
         "pass@8": sum(pass_at_k(8, c, 8) for c in right) / len(right),
         "role_entropy": _role_entropy([a for group in groups for a in group]),
+        "plan_success": sum(map(_right, sampled)) / len(sampled),
+        "truncated": sum(a.status is Status.TRUNCATED for group in groups for a in group) / sum(map(len, groups)),
     }
 
 
