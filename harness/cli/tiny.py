@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
+import tempfile
 from pathlib import Path
 
 import click
@@ -33,7 +35,7 @@ def check(behaviour: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write it (default: into the package).")
 @click.option("--threads", type=int, default=None, help="CPU threads (default: PyTorch's choice).")
 def rebuild(out: Path | None, threads: int | None) -> None:
-    """Pre-train the model from nothing (about half an hour on two cores) and accept it by its behaviour."""
+    """Pre-train the model from nothing (about an hour on two cores) and accept it by its behaviour."""
     import torch
 
     from harness import tiny as package
@@ -50,11 +52,13 @@ def rebuild(out: Path | None, threads: int | None) -> None:
     model = pretrain(recipe, Chat(tokenizer), len(tokenizer), plan_text, _report)
     polish(model, recipe, Chat(tokenizer), plan_text, _report)
     folder = out or Path(package.__file__).parent / "model"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    measured = asyncio.run(_measure(folder))
-    _accept(measured)
-    manifest.write(folder, plan_text, measured)
+    with tempfile.TemporaryDirectory() as made:  # a model that is not accepted must not replace the one that is there
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        measured = asyncio.run(_measure(Path(made)))
+        _accept(measured)
+        manifest.write(Path(made), plan_text, {name: round(value, 4) for name, value in measured.items()})
+        shutil.copytree(made, folder, dirs_exist_ok=True)
     click.echo(f"wrote {folder}")
 
 
