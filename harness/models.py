@@ -104,7 +104,7 @@ _ALL = (
             "agent.max_turns": 6,
             "search.results": 1,
             "tasks_per_step": 16,
-            "steps": 40,
+            "steps": 25,
             "checkpoint_every": 10,
             "learner.lr": 3e-4,
         },

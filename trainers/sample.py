@@ -20,7 +20,6 @@ class Sample:
     """One row: ids under the *target* view, which of them were sampled, and what each sampled token earns.
 
     ``behaviour`` and ``advantages`` have one value per True in ``mask`` (N); position 0 is never sampled.
-    ``teacher_ids`` is the same row under the teacher view (its last N_sampled tokens per span coincide), for distillation.
     """
 
     attempt_id: str
