@@ -37,6 +37,9 @@ DOORS = {
     "click": ("harness.cli",),
     "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit"),
     "ruamel": ("harness.config",),
+    "cryptography": ("leaderboard.bundles",),
+    "wandb": ("harness.trackers",),
+    "trackio": ("harness.trackers",),
 }
 
 

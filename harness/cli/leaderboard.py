@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import bundle
 from harness.config import home
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 @click.group()
 def leaderboard() -> None:
     """Results of all runs: print them, serve them as pages, rebuild them from the run logs."""
+
+
+for _command in (bundle.bundle, bundle.submit, bundle.token, bundle.key):
+    leaderboard.add_command(_command)
 
 
 @leaderboard.command()
@@ -57,14 +62,17 @@ def show(form: str, model: str | None, method: str | None, run_id: str | None, b
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; anything but loopback shows the pages to the network."
 )
-def serve(port: int, host: str) -> None:
+@click.option("--accept-submissions", is_flag=True, help="Take result bundles from holders of a token (`harness leaderboard token`).")
+def serve(port: int, host: str, accept_submissions: bool) -> None:
     """Serve the pages; they follow runs that are still going on."""
+    from leaderboard.submissions import Inbox
     from leaderboard.web.app import Site, create_app
     from leaderboard.web.server import listen, serve_forever
 
     sock = listen(host, port)
     engine = _database()
-    app = create_app(Site(engine=engine, runs_dir=home() / "runs", hosts=(host,)))
+    inbox = Inbox(engine=engine, home=home()) if accept_submissions else None
+    app = create_app(Site(engine=engine, runs_dir=home() / "runs", hosts=(host,), inbox=inbox))
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"The leaderboard is at http://{shown}:{sock.getsockname()[1]}/  (stop with Ctrl-C)")
     serve_forever(app, sock)

@@ -19,6 +19,7 @@ from harness.errors import HarnessError
 from harness.events import Kind, Recorder
 from harness.models import model_directory
 from harness.registry import load
+from harness.trackers import check_trackers, tracking
 from harness.types import Task
 from judges.attempts import Sampler
 from trainers.checkpoints import Checkpoints
@@ -39,6 +40,7 @@ class Sources:
 def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     """Load the questions and find the model; whatever is wrong with either is said here, before a run exists."""
     load("judges", config.judge), load("engines", config.engine)
+    check_trackers(config.trackers)
     questions = question_set(config.tasks, parse_data(data))
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
     return Sources(questions=questions, directory=model_directory(config.model)[1])
@@ -46,7 +48,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
 
 async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> str:
     """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
-    with Recorder(place.folder) as log:
+    with tracking(config.trackers, place.folder, to_json(config)) as feed, Recorder(place.folder, listener=feed) as log:
         log.record(Kind.RUN, run_record(config, place, "started"))
         try:
             result = await _train(config, place, sources.questions, sources.directory, log)

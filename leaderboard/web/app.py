@@ -26,10 +26,13 @@ from starlette.staticfiles import StaticFiles
 from leaderboard.ingest import ingest_all
 from leaderboard.records import RunInfo, SampleFilter
 from leaderboard.store import Store
+from leaderboard.submissions import Inbox
 from leaderboard.web.board import board_page
+from leaderboard.web.cache import PageCache
 from leaderboard.web.run import run_page, runs_page
 from leaderboard.web.sample import sample_page, samples_page
 from leaderboard.web.security import HEADERS, Guard
+from leaderboard.web.submissions import Submissions
 from leaderboard.words import EMPTY
 
 READ_ON_SECONDS = 2.0
@@ -42,6 +45,8 @@ class Site:
     engine: Engine
     runs_dir: Path | None = None
     hosts: tuple[str, ...] = ()
+    inbox: Inbox | None = None
+    """Takes submissions, where the operator wants them."""
 
 
 def create_app(site: Site) -> Starlette:
@@ -53,10 +58,11 @@ def create_app(site: Site) -> Starlette:
         Route("/runs/{run_id}", pages.run),
         Route("/runs/{run_id}/samples", pages.samples),
         Route("/runs/{run_id}/samples/{attempt_id:path}", pages.sample),
+        *([] if site.inbox is None else Submissions(site.inbox).routes()),
         Mount("/static", StaticFiles(packages=[("leaderboard.web", "static")])),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: pages.error, Exception: pages.error}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=site.hosts)])
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=site.hosts), Middleware(PageCache)])
 
 
 class _Pages:
