@@ -148,7 +148,7 @@ class WeightsAndBiases:
             id=folder.name[-100:],
             dir=str(folder),
             config=dict(config),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=None if "WANDB_MODE" in os.environ else "offline",
             resume="allow",
             settings=wandb.Settings(console="off", silent=True),
         )

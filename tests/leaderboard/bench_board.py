@@ -39,6 +39,7 @@ class Timing:
     kind: str
     milliseconds: tuple[float, ...]
     errors: int = 0
+    cpu: float | None = None  # milliseconds of processor time of the server a request: what a busy machine cannot distort
 
     def at(self, share: float) -> float:
         """A percentile, e.g. ``at(0.95)``."""
@@ -46,18 +47,19 @@ class Timing:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
     def words(self) -> str:
-        rest = f"p50 {self.at(0.5):.1f} ms, p95 {self.at(0.95):.1f} ms, slowest {max(self.milliseconds):.1f} ms, {self.errors} errors"
+        cpu = "" if self.cpu is None else f", CPU {self.cpu:.1f} ms each"
+        rest = f"p50 {self.at(0.5):.1f} ms, p95 {self.at(0.95):.1f} ms, slowest {max(self.milliseconds):.1f} ms, {self.errors} errors{cpu}"
         return f"{self.kind:<34} {len(self.milliseconds):>6} requests: {rest}"
 
 
 @contextmanager
-def board(home: Path) -> Iterator[int]:
-    """``harness leaderboard serve`` in a process of its own; yields its port."""
+def board(home: Path) -> Iterator[tuple[int, int]]:
+    """``harness leaderboard serve`` in a process of its own; yields its port and process id."""
     command = [sys.executable, "-m", "harness.cli.main", "leaderboard", "serve", "--port", "0"]
     server = subprocess.Popen(command, env={**os.environ, "HARNESS_HOME": str(home)}, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        yield int(re.findall(r":(\d+)/", server.stdout.readline())[0])
+        yield int(re.findall(r":(\d+)/", server.stdout.readline())[0]), server.pid
     finally:
         server.terminate()
         server.wait()
@@ -81,6 +83,12 @@ class Client:
         length = re.search(r"content-length: (\d+)", head)
         await reader.readexactly(int(length[1]) if length else 0)
         return int(head.split(" ", 2)[1]), 1000 * (time.perf_counter() - began)
+
+
+def cpu_ms(pid: int) -> float:
+    """Processor time of a process so far (Linux; in steps of 10 ms)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def addresses(runs: list[str], repeats: int = REPEATS) -> dict[str, list[str]]:
@@ -107,17 +115,19 @@ def addresses(runs: list[str], repeats: int = REPEATS) -> dict[str, list[str]]:
     }
 
 
-async def one_by_one(port: int, kinds: dict[str, list[str]]) -> list[Timing]:
+async def one_by_one(port: int, pid: int, kinds: dict[str, list[str]]) -> list[Timing]:
     """Every address once, in turn."""
     client, found = Client(port), []
     for kind, asked in kinds.items():
+        before = cpu_ms(pid)
         answers = [await client.get(address) for address in asked]
         errors = sum(status != 200 for status, _ in answers)
-        found.append(Timing(kind=kind, milliseconds=tuple(ms for _, ms in answers), errors=errors))
+        cpu = (cpu_ms(pid) - before) / len(asked)
+        found.append(Timing(kind=kind, milliseconds=tuple(ms for _, ms in answers), errors=errors, cpu=cpu))
     return found
 
 
-async def at_a_rate(port: int, asked: list[str], rate: float, seconds: float) -> Timing:
+async def at_a_rate(port: int, pid: int, asked: list[str], rate: float, seconds: float) -> Timing:
     """``rate`` requests a second whatever the answers take; a request's time counts from when it was due."""
     waiting: asyncio.Queue[tuple[float, str] | None] = asyncio.Queue()
     taken: list[float] = []
@@ -135,6 +145,7 @@ async def at_a_rate(port: int, asked: list[str], rate: float, seconds: float) ->
             taken.append(1000 * (time.perf_counter() - due))
             errors += status != 200
 
+    before = cpu_ms(pid)
     workers = [asyncio.create_task(work()) for _ in range(CONNECTIONS)]
     began = time.perf_counter()
     for number in range(int(rate * seconds)):
@@ -145,7 +156,8 @@ async def at_a_rate(port: int, asked: list[str], rate: float, seconds: float) ->
         waiting.put_nowait(None)
     await asyncio.gather(*workers)
     reached = len(taken) / (time.perf_counter() - began)
-    return Timing(kind=f"{reached:.0f} requests/s for {seconds:.0f} s", milliseconds=tuple(taken), errors=errors)
+    cpu = (cpu_ms(pid) - before) / max(len(taken), 1)
+    return Timing(kind=f"{reached:.0f} requests/s for {seconds:.0f} s", milliseconds=tuple(taken), errors=errors, cpu=cpu)
 
 
 def main() -> int:
@@ -165,15 +177,15 @@ def main() -> int:
             print(
                 f"{asked.attempts:,} attempts in {len(runs)} runs, {size:.0f} MiB, filled in {time.monotonic() - began:.0f} s", flush=True
             )
-            with board(home) as port:
+            with board(home) as (port, pid):
                 if "pages" in parts:
-                    asyncio.run(one_by_one(port, {"first": ["/", "/runs"]}))
-                    for timing in asyncio.run(one_by_one(port, addresses(runs))):
+                    asyncio.run(one_by_one(port, pid, {"first": ["/", "/runs"]}))
+                    for timing in asyncio.run(one_by_one(port, pid, addresses(runs))):
                         print(timing.words(), flush=True)
                         missed += [timing.kind] if timing.errors or timing.at(0.95) > 100 else []
                 if "load" in parts:
                     pages = [address for kind in addresses(runs, repeats=2).values() for address in kind]
-                    timing = asyncio.run(at_a_rate(port, pages, asked.rate, asked.seconds))
+                    timing = asyncio.run(at_a_rate(port, pid, pages, asked.rate, asked.seconds))
                     print(timing.words(), flush=True)
                     missed += ["load"] if timing.errors or timing.at(0.95) > 200 else []
         if "soak" in parts:

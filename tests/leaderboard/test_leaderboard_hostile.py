@@ -31,7 +31,7 @@ def hostile_home(home: Path) -> Path:
 
 
 def _write(run_dir: Path, everything: str, group: tuple[str, ...]) -> None:
-    short = everything[:150]
+    short = everything[:150].replace("\n", " ")  # names are one line
     with Recorder(run_dir) as log:
         start(log, Recipe(model=short, method=group[0], name=run_dir.name))
         head = {"evaluation_id": group[1][:60], "benchmark": group[2][:60], "split": group[3][:60], "step": 0, "n": 2, "judge": short}
@@ -102,7 +102,7 @@ def test_every_payload_is_shown_and_none_acts(browser: playwright.Browser, hosti
         assert page.url == hostile_url + address or page.url.startswith(hostile_url), address
         text = flat(page.evaluate("document.documentElement.textContent"))
         shown += text if "/samples/" in address else ""
-        links = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")
+        links = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => new URL(a.getAttribute('href'), document.baseURI).href)")
         assert all(link.startswith(hostile_url) for link in links), [link for link in links if not link.startswith(hostile_url)]
         waiting += [link.removeprefix(hostile_url).partition("#")[0] for link in links]
     assert alarms == [] and [url for url in asked if not url.startswith((hostile_url, "data:"))] == []
