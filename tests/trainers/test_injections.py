@@ -114,7 +114,7 @@ def test_no_n_gram_of_the_guide_is_in_the_trained_view_or_the_tools(kind: Any, i
     lead = {"plan": LEAD, "assistant-prefix": LEAD, "step": STEP_LEAD, "messages": TASK.actions[0].to_json()}[kind]
     hinted = grams(CHAT.encode(lead)[1:-1])  # the first and last token may merge with their neighbours
     hinted -= grams(plain.trajectory.ids())  # the frame of a call is the policy's own, too
-    assert len(hinted) > 3 and hinted <= grams(guided.trajectory.ids())
+    assert len(hinted) >= 3 and hinted <= grams(guided.trajectory.ids())
     assert not hinted & grams(guided.trajectory.with_view(guided.target).ids())
     assert lead not in json.dumps(TOOLS)
 
