@@ -31,7 +31,7 @@ def explained(*arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("trainer", names("trainers"))
-@pytest.mark.parametrize(("first", "second"), permutations(SIDES, 2))
+@pytest.mark.parametrize(("first", "second"), list(permutations(SIDES, 2)))
 def test_every_setting_on_which_two_presets_differ_has_a_sentence(first: str, second: str, trainer: str) -> None:
     sentences = consequences()
     for model in (None, "tiny", "qwen3-8b"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,7 +32,7 @@ def explain(preset: str, against: str, trainer: str, model: str | None, form: st
     notes = {name: not_reproduced(name) for name in dict.fromkeys((preset, against))}
     if form == "json":
         click.echo(json.dumps(_as_data(preset, against, trainer, rows, notes), indent=2, ensure_ascii=False))
-    elif click.get_text_stream("stdout").isatty():
+    elif sys.stdout.isatty():
         _show_table(preset, against, rows, notes)
     else:
         _show_lines(preset, against, rows, notes)
