@@ -45,7 +45,7 @@ class LineChart:
     y_ticks: tuple[Tick, ...]
     summary: str
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[tuple[str, float | None], ...], ...]  # each cell as it is printed, and its number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +92,7 @@ def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], floo
     low, high, marks = scale(min([0.0, *values]) if floor_at_zero else min(values), max(values))
     first, last = min(steps), max(steps)
     lines = tuple(_line(name, points, (first, last), (low, high)) for name, points in filled)
-    by_step = {
-        step: tuple(short(dict(points)[step]) if step in dict(points) else "" for _, points in filled) for step in sorted(set(steps))
-    }
+    by_name = [dict(points) for _, points in filled]
     return LineChart(
         title=title,
         unit=unit,
@@ -106,7 +104,7 @@ def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], floo
             for name, points in filled
         ),
         header=("step", *(name for name, _ in filled)),
-        rows=tuple((str(step), *cells) for step, cells in by_step.items()),
+        rows=tuple(((str(step), step), *(_cell(values.get(step)) for values in by_name)) for step in sorted(set(steps))),
     )
 
 
@@ -155,6 +153,10 @@ def short(value: float) -> str:
     if size != 0 and size < 1e-3:
         return f"{value:.1e}"
     return f"{value:.3g}"
+
+
+def _cell(value: float | None) -> tuple[str, float | None]:
+    return ("" if value is None else short(value)), value
 
 
 def _line(name: str, points: Points, steps: tuple[int, int], bounds: tuple[float, float]) -> Line:

@@ -1,7 +1,7 @@
 """What every answer carries and every request must pass: a strict content policy, a known Host header, no foreign Origin.
 
-Transcripts are hostile. Nothing is loaded from elsewhere, no script runs, no page can be framed; a foreign Host (DNS rebinding) is
-refused, and so is whatever another site's page sends here (its Origin differs from the Host).
+Transcripts are hostile. Nothing is loaded from elsewhere, no script runs but this site's own files (none inline), no page can be
+framed; a foreign Host (DNS rebinding) is refused, and so is whatever another site's page sends here (its Origin differs from the Host).
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
