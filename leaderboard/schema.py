@@ -86,6 +86,7 @@ class Attempt(Base):
     seconds: Mapped[float | None]
     place: Mapped[str] = mapped_column(Text)
     blob: Mapped[dict[str, Any] | None]
+    confidence: Mapped[float | None]
 
 
 class Judgement(Base):
@@ -175,6 +176,7 @@ class Evaluation(Base):
     finished: Mapped[bool]
     at: Mapped[str]
     verdicts: Mapped[bytes | None] = mapped_column(LargeBinary)
+    comparability_parts: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class ScoreRow(Base):
