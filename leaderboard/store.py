@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Engine, Select, func, select
 
+from leaderboard.outcomes import bounds, outcomes
 from leaderboard.records import EvaluationInfo, GroupInfo, RunInfo, SampleFilter, SampleInfo
 from leaderboard.schema import Attempt, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
@@ -40,7 +42,10 @@ class Store:
         for row in rows:
             place = (row["run"], row["benchmark"], row["split"])
             last[place] = max(last.get(place, 0), row["step"] or 0)
-        return [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        newest = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        with self._engine.connect() as connection:
+            ends = outcomes(connection)
+        return [_with_bounds(row, ends) for row in newest]
 
     def measurements(self) -> list[Measurement]:
         """Every finished evaluation with its verdicts, for the board."""
@@ -126,12 +131,20 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
+def _with_bounds(row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]]) -> dict[str, Any]:
+    """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
+    whole = ends.get((row.pop("key"), row["evaluation"]), {}) if not row["part"] else {}
+    unbounded = row["metric"] == "calibration_error"
+    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"])), "outcomes": whole}
+
+
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
 
 _SCORE_COLUMNS = [
     *(Evaluation.model, Evaluation.method, Evaluation.benchmark, Evaluation.split, ScoreRow.metric, ScoreRow.part),
     *(ScoreRow.score, ScoreRow.low, ScoreRow.high, ScoreRow.n, ScoreRow.coverage, ScoreRow.method.label("interval")),
-    *(Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    *(Run.key, Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    Evaluation.comparability_parts,
     *(Evaluation.generated_tokens_total.label("training_tokens"), Evaluation.evaluation_id.label("evaluation")),
 ]
 

@@ -35,7 +35,9 @@ DOORS = {
     "uvicorn": ("leaderboard.web", "harness.cli"),
     "jinja2": ("leaderboard.web",),
     "click": ("harness.cli",),
-    "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit"),
+    "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit", "judges.endpoint"),
+    "openpyxl": ("harness.tables",),
+    "datasketch": ("harness.tasks.overlap",),
     "ruamel": ("harness.config",),
 }
 

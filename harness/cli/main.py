@@ -24,6 +24,7 @@ COMMANDS = {  # name: (where it is, one line for --help)
     "list": ("harness.cli.list:list_", "List models, trainers, judges, engines and benchmarks."),
     "doctor": ("harness.cli.doctor:doctor", "Say what works on this machine and how to mend the rest."),
     "leaderboard": ("harness.cli.leaderboard:leaderboard", "Show, serve or rebuild the leaderboard."),
+    "regrade": ("harness.cli.regrade:regrade", "Judge a finished run again, without running agents."),
     "judge": ("harness.cli.judge:judge", "Check a judge against answers with known verdicts."),
     "tiny": ("harness.cli.tiny:tiny", "Rebuild or check the tiny model that is shipped."),
 }
