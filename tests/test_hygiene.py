@@ -21,7 +21,7 @@ from harness.types import Action, Task
 from harness.web.base import Web
 from harness.web.corpus import CorpusWeb
 
-NAMES = re.compile(r"gaia|web.?walker|x.?bench|deep.?search|browse.?comp|musique|hotpot|mini.?web|benchmark|test split|gold", re.IGNORECASE)
+NAMES = re.compile(r"gaia|web.?walker|x.?bench|deep.?search|browse.?comp|musique|hotpot|miniweb|benchmark|test split|gold", re.IGNORECASE)
 
 
 def shown(task: Task, web: Web) -> str:

@@ -14,14 +14,17 @@ import pytest
 from judge_server import JudgeServer
 
 from harness.cli.assemble import open_judge
+from harness.engines.scripted import Reply as ScriptedReply
+from harness.engines.scripted import ScriptedEngine
 from harness.errors import HarnessError, OutageError, UsageError
-from harness.types import Message, Score, ScoreStatus
+from harness.types import Attempt, Group, Member, Message, Outcome, Purpose, Score, ScoreStatus, Status, Task, Trajectory
+from judges.base import score_attempt
 from judges.cache import Cache
 from judges.contract import CONTRACT, Contract
 from judges.endpoint import EndpointModel, only_model
 from judges.exact import ExactJudge
 from judges.llm import LayeredJudge, LLMJudge
-from judges.models import Reply
+from judges.models import LocalModel, Reply
 
 RIGHT, WRONG = '{"reason": "same", "verdict": "correct"}', '{"reason": "other", "verdict": "incorrect"}'
 
@@ -242,3 +245,51 @@ def test_a_judge_is_opened_by_its_spec_and_named_after_model_and_prompt() -> Non
         assert open_judge(f"llm:{server.url}", closed=True).name == f"exact+llm:made-up-judge@{CONTRACT.hash}"
         assert open_judge(f"llm:{server.url}#other", closed=True).name == f"exact+llm:other@{CONTRACT.hash}"
     assert open_judge("exact", closed=True).name == "exact-closed"
+
+
+# In this process, and as a reward
+
+
+class Plain:
+    """A chat of one id a character."""
+
+    def prompt(self, messages: list[Message], tools: object) -> tuple[int, ...]:
+        return tuple(map(ord, "\n".join(f"{m['role']}: {m['content']}" for m in messages)))
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return "".join(map(chr, ids))
+
+
+def local(engine: ScriptedEngine) -> LocalModel:
+    return LocalModel(engine=engine, chat=Plain(), name="small", place="/models/small")  # type: ignore[arg-type]
+
+
+def test_a_local_model_judges_greedily_under_the_same_contract(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, turn: WRONG, lambda text: list(map(ord, text)))
+    score = asyncio.run(LLMJudge(model=local(engine), cache=Cache(folder=tmp_path)).score("Who?", ("Ann",), "Bea"))
+    assert (score.value, score.evidence["place"], score.evidence["raw"]) == (0.0, "/models/small", WRONG)
+    (request,) = engine.requests
+    assert (request.temperature, request.max_tokens) == (0.0, CONTRACT.max_tokens)
+    assert Plain().decode(request.ids).endswith('"answer": "Bea"}')
+
+
+def test_a_local_model_that_fails_is_an_outage(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, turn: ScriptedReply(error="too long"), lambda text: list(map(ord, text)))
+    score = asyncio.run(LLMJudge(model=local(engine), cache=Cache(folder=tmp_path)).score("Who?", ("Ann",), "Bea"))
+    assert (score.value, score.status) == (None, ScoreStatus.TRANSPORT_ERROR)
+
+
+def member(index: int, answer: str | None, judge: LayeredJudge) -> Member:
+    task = Task(id="t", question="Who?", gold=("Ann Person",))
+    parts: dict[str, Any] = {"trajectory": Trajectory(contexts=(), spans=()), "target": (), "turns": ()}
+    status = Status.TRUNCATED if answer is None else Status.ANSWERED
+    attempt = Attempt(id=f"a{index}", task=task, purpose=Purpose.TRAIN, status=status, answer=answer, index=index, **parts)
+    return Member(attempt=attempt, score=asyncio.run(score_attempt(judge, attempt)))
+
+
+def test_a_reward_without_a_verdict_is_none_and_its_group_has_not_failed(tmp_path: Path) -> None:
+    down = LayeredJudge(first=ExactJudge(), then=LLMJudge(model=Says(OutageError("503")), cache=Cache(folder=tmp_path)))
+    members = [member(0, "A. P.", down), member(1, "Annie", down)]
+    assert [m.score.value for m in members] == [None, None]
+    assert Group(task=members[0].attempt.task, step=0, members=tuple(members)).outcome is Outcome.UNSCORABLE
+    assert [member(2, None, down).score.value, member(3, "ann person", down).score.value] == [0.0, 1.0]
