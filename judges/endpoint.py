@@ -65,16 +65,17 @@ class EndpointModel:
     async def _ask(self, body: Mapping[str, Any], *, structured: bool) -> Reply:
         waited, trouble = 0.0, ""
         for attempt in range(TRIES):
+            asked: float | None = None
             try:
                 response = await self._client.post(f"{self.place}/chat/completions", json=body)
             except httpx.HTTPError as error:
-                trouble, asked = f"{type(error).__name__} {error}".strip(), None
+                trouble = f"{type(error).__name__} {error}".strip()
             else:
                 if response.status_code == 200:
                     try:
                         return _reply(response.json(), structured)
                     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-                        trouble, asked = f"the reply is no chat completion ({type(error).__name__})", None
+                        trouble = f"the reply is no chat completion ({type(error).__name__})"
                 elif response.status_code in _PASSING:
                     trouble, asked = f"HTTP {response.status_code}", _seconds(response.headers.get("Retry-After"))
                 else:

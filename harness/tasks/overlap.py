@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import DataError
 from harness.tasks.published import OPEN_WEB
@@ -81,7 +82,7 @@ def runs(question: str) -> frozenset[str]:
     return frozenset(text[i : i + RUN] for i in range(max(len(text) - RUN + 1, 1)))
 
 
-def _sketch(found: frozenset[str]) -> object:
+def _sketch(found: frozenset[str]) -> Any:
     from datasketch import MinHash
 
     sketch = MinHash(num_perm=_PERMUTATIONS)

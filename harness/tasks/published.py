@@ -65,8 +65,9 @@ class Source:
         except ImportError as error:
             raise MissingDependencyError(f"{self.name} is fetched with the package huggingface_hub, which is not installed") from error
         own = f"or name your own copy with --data {self.name}=PATH"
+        fetch: Callable[..., Any] = download or snapshot_download
         try:
-            return Path((download or snapshot_download)(self.repo, repo_type="dataset", allow_patterns=list(self.files)))
+            return Path(fetch(self.repo, repo_type="dataset", allow_patterns=list(self.files)))
         except errors.GatedRepoError as error:
             raise DataError(
                 f"{self.name} is gated: accept its terms at {self.page}, log in with `hf auth login` (or set HF_TOKEN), {own}."
