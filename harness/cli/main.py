@@ -21,6 +21,7 @@ COMMANDS = {  # name: (where it is, one line for --help)
     "eval": ("harness.cli.eval:evaluate", "Evaluate a model on benchmarks, without guidance."),
     "study": ("harness.cli.study:study", "Run a comparison of trainers over several seeds."),
     "demo": ("harness.cli.demo:demo", "Train the tiny model both ways and show the board."),
+    "diagnose": ("harness.cli.diagnose:diagnose", "Measure what guidance does to a model or a run."),
     "list": ("harness.cli.list:list_", "List models, trainers, judges, engines and benchmarks."),
     "doctor": ("harness.cli.doctor:doctor", "Say what works on this machine and how to mend the rest."),
     "leaderboard": ("harness.cli.leaderboard:leaderboard", "Show, serve or rebuild the leaderboard."),
