@@ -73,7 +73,7 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, Checkup]], str, Verdict, str]] = 
         Verdict.ERROR,
         "between turns",
     ),
-    "two ends": (lambda: examined(PLAIN.replace("<|im_end|>\\n", "<|im_end|><|im_end|>\\n")), "end of turn", Verdict.ERROR, "with two"),
+    "two ends": (lambda: examined(PLAIN.replace("<|im_end|>\n", "<|im_end|><|im_end|>\n")), "end of turn", Verdict.ERROR, "with two"),
     "another end": (lambda: examined(PLAIN, ends=(0,)), "end of turn", Verdict.ERROR, "generation stops at '<|endoftext|>'"),
     "no tool results": (
         lambda: examined(TOOLS_SHOWN + PLAIN.replace(HEAD, "{% for m in messages if m.role != 'tool' %}<|im_start|>")),
@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[Callable[[], dict[str, Checkup]], str, Verdict, str]] = 
         "[CALL]search",
     ),
     "opens a thought": (
-        lambda: examined(PLAIN.replace("assistant\\n' }}{% endif", "assistant\\n<think>\\n' }}{% endif")),
+        lambda: examined(PLAIN.replace("assistant\n' }}{% endif", "assistant\n<think>\n' }}{% endif")),
         "thinking",
         Verdict.WARNING,
         "itself opens <think>",

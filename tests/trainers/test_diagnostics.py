@@ -35,7 +35,7 @@ SMALL = Amounts(samples=2, groups=3, continuations=4)
 
 def behind_a_barrier(request: Request, prompt: str) -> str:
     """Right once both pages are seen, follows the plan as far as it goes, and answers wrongly where it knows no further."""
-    seen, planned = prompt.count("<tool_response>"), prompt.count("]\n<") + prompt.count("<1>:")
+    seen, planned = prompt.count("<tool_response>"), prompt.count("<1>:") + prompt.count("<2>:")
     if seen < min(planned, len(PLAN)):
         return call(PLAN[seen].name, **PLAN[seen].arguments)
     return RIGHT if seen == len(PLAN) else WRONG
