@@ -22,6 +22,7 @@ from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import HarnessError, RunLogError, UsageError, unknown
+from trainers.guidance.inject import Injected, Injection, injection
 
 if TYPE_CHECKING:
     from harness.events import Recorder
@@ -46,6 +47,10 @@ class DiagnoseConfig(Section):
     """Only the first so many tasks."""
     plans: Literal["own", "other"] = identity("own")
     """Whose expert actions guide a task: its own, or another task's (the negative control)."""
+    injection: Injection = identity("plan")
+    """How the actions are given (Table 7): plan, assistant-prefix, messages or step."""
+    injected: Injected | None = identity(None)
+    """Only for injection messages: whether the unguided view keeps the replayed turns (keep) or not (drop)."""
     seed: int = identity(0)
     """Seeds every sampled token."""
     samples: int = identity(8, ge=1)
@@ -131,6 +136,8 @@ async def _of_run(names: Sequence[str], options: Mapping[str, Any]) -> tuple[lis
         raise UsageError("--out goes with --model; what is found of a run is written into the run")
     layer: dict[str, Any] = {key: stored[key] for key in OF_A_RUN if key in stored}
     clip = stored.get("algorithm", {}).get("objective", {}).get("clip_low")
+    guidance = stored.get("algorithm", {}).get("guidance", {})
+    layer |= {key: guidance[key] for key in ("injection", "injected") if key in guidance}
     layer |= {"samples": stored.get("algorithm", {}).get("group", {}).get("group_size", 8)} | ({"clip": clip} if clip else {})
     if set(names) == {"turns"}:  # the log alone tells
         from trainers.diagnostics.turns import of_run
@@ -206,6 +213,7 @@ async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, s
             tasks=(with_foreign_plans(tasks) if config.plans == "other" else tasks)[: config.limit],
             logits=ModelLogits(directory),
             amounts=Amounts(**{key: getattr(config, key) for key in Amounts.__dataclass_fields__}),
+            inject=injection(config.injection, config.injected),
             seed=config.seed,
             step=place.step,
             run_dir=place.folder if place.trained else None,

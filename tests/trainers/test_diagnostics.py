@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from judges.exact import ExactJudge
 from trainers.diagnostics import delta_logit, load_diagnostic, off_policy_risk, prefix_pass, turns
 from trainers.diagnostics.lab import Amounts, Lab, Unrecorded
 from trainers.diagnostics.off_policy_risk import Cell, Ratios, Risk, effective_share, ratios, recovered, risk, smallest_sufficient
+from trainers.guidance.inject import as_dropped_messages
 
 WEB = CorpusWeb([Page(url="page://fern", title="Fern", text="A fern grows."), Page(url="page://moss", title="Moss", text="Green moss.")])
 PLAN = (Action(name="search", arguments={"query": ["fern"]}), Action(name="visit", arguments={"url": ["page://moss"]}))
@@ -201,6 +203,16 @@ def test_delta_logit_is_the_difference_of_the_two_views_by_turn() -> None:
 def test_means_by_turn_are_over_those_that_reach_it() -> None:
     assert delta_logit.mean_by_turn([(1.0, 2.0), (3.0,)]) == [2.0, 2.0]
     assert delta_logit.mean_by_turn([]) == []
+
+
+def test_every_injection_can_be_diagnosed_but_replayed_turns_are_no_state_to_go_on_from() -> None:
+    bench, engine = lab(tasks=TASKS[:1])
+    replayed = replace(bench, inject=as_dropped_messages)
+    found = asyncio.run(off_policy_risk.diagnose(replayed))
+    assert {row["percent"]: row["recovery"] for row in found.data["by_proportion"]} == {0: 0.0, 50: 0.0, 100: 1.0}
+    assert all("<1>:" not in tiny_chat().decode(r.ids) for r in engine.requests), "actions were replayed, no plan was shown"
+    with pytest.raises(HarnessError, match="replayed turns are part of every state"):
+        asyncio.run(prefix_pass.diagnose(replayed))
 
 
 def test_without_expert_actions_there_is_nothing_to_diagnose() -> None:

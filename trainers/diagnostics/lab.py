@@ -12,6 +12,7 @@ from harness.errors import HarnessError
 from harness.events import Kind
 from harness.types import Attempt, Ids, Member, Purpose, Task, Trajectory
 from judges.attempts import Sampler
+from trainers.guidance.inject import Inject, as_plan
 from trainers.rollouts import StepRollouts
 
 Logits = Callable[[Sequence[Trajectory]], list[list[float]]]
@@ -48,6 +49,7 @@ class Lab:
     tasks: tuple[Task, ...]
     logits: Logits
     amounts: Amounts = Amounts()
+    inject: Inject = as_plan
     seed: int = 0
     step: int = 0
     run_dir: Path | None = None
@@ -69,8 +71,10 @@ class Lab:
 
     async def draw(self, task: Task, level: int, size: int) -> tuple[Member, ...]:
         """``size`` judged trajectories of one task at one level."""
-        purpose = Purpose.PROBE if level else Purpose.TRAIN
-        return await self._rollouts.sample(task, size=size, level=level, purpose=purpose)
+        if not level:
+            return await self._rollouts.sample(task, size=size)
+        guide = self.inject(task.actions, level)
+        return await self._rollouts.sample(task, size=size, level=level, guide=guide, purpose=Purpose.PROBE)
 
     async def shifts(self, attempts: Sequence[Attempt]) -> list[tuple[float, ...]]:
         """log r of every sampled token of each attempt (Eq. 14): its log-probability in the unguided view minus that in the view it was

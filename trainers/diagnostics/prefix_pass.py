@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.engines.base import Capability, Engine, Request, Weights, request_seed
+from harness.errors import HarnessError
 from harness.figures import Chart, Finding, Series
 from harness.types import Ids, Member, Purpose, Span
 from trainers.diagnostics.delta_logit import curve, influences, mean_by_turn
@@ -85,6 +86,11 @@ class Path:
 
 async def diagnose(lab: Lab) -> Finding:
     """Pass@K of every state, with |Delta logit| of the same trajectories beside it."""
+    if any(lab.inject(task.actions, 1).replay for task in lab.guided_tasks):
+        raise HarnessError(
+            "prefix-pass goes on from the states of a guided trajectory without its guidance, but replayed turns are part of every state; "
+            "set injection to plan, assistant-prefix or step"
+        )
     members = await lab.guided_attempts()
     paths = await asyncio.gather(*(_path(lab, member) for member in members))
     passed, rates = mean_by_turn([p.reached for p in paths]), mean_by_turn([p.rates for p in paths])
