@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.errors import HarnessError, MissingDependencyError, unknown
 
-KINDS = ("benchmarks", "trainers", "judges", "engines", "models")
+KINDS = ("benchmarks", "trainers", "presets", "judges", "engines", "models", "probes")
 MODELS = "harness.models:MODELS"  # the model table is data: a mapping of name to entry
 
 
@@ -56,6 +56,10 @@ _BUILT_IN = {
         "zero-rl": ("trainers.algorithms.grpo:ZeroRL", "GRPO without guidance"),
         "actguide": ("trainers.algorithms.actguide:ActGuide", "ActGuide-RL: failed groups are rescued by the smallest sufficient plan"),
     },
+    "presets": {
+        "paper": ("trainers.presets:PAPER", "Table 6, and Algorithm 1 to the letter"),
+        "release": ("trainers.presets:RELEASE", "what the authors' published code does"),
+    },
     "judges": {
         "exact": ("judges.exact:ExactJudge", "an accepted alias of the gold answer, after normalisation; undecided where it is not sure"),
         "llm": ("judges.llm:open_llm", "exact, then a model where exact is undecided: llm:URL[#MODEL], or llm:MODEL for a local one"),
@@ -65,6 +69,11 @@ _BUILT_IN = {
         "hf": ("harness.engines.hf:HFEngine", "transformers with continuous batching; runs everywhere; can be deterministic"),
         "vllm": ("harness.engines.vllm:VLLMEngine", "vLLM in this process, weights swapped in memory"),
         "scripted": ("harness.engines.scripted:open_script", "answers from a script; for tests"),
+    },
+    "probes": {
+        "judges": ("harness.cli.probes:judges", "asks every judge about a right and a wrong answer"),
+        "search": ("harness.cli.probes:search", "indexes and searches an offline corpus"),
+        "database": ("harness.cli.probes:database", "opens the leaderboard's database"),
     },
 }
 
