@@ -34,8 +34,11 @@ DOORS = {
     "starlette": ("leaderboard.web",),
     "uvicorn": ("leaderboard.web", "harness.cli"),
     "jinja2": ("leaderboard.web",),
+    "matplotlib": ("harness.plots",),
     "click": ("harness.cli",),
-    "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit"),
+    "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit", "judges.endpoint"),
+    "openpyxl": ("harness.tables",),
+    "datasketch": ("harness.tasks.overlap",),
     "ruamel": ("harness.config",),
 }
 
