@@ -7,12 +7,11 @@ unscorable attempt counts as such and never as wrong.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.comparability import Comparability, parts_of
 from harness.config import to_json
 from harness.envs.search import SYSTEM, TOOLS, SearchLimits
 from harness.episode import AgentConfig, Draw
@@ -35,7 +34,7 @@ class Evaluation:
     seed: int
     step: int = 0
     generated_tokens_total: int | None = None
-    comparability: str = ""
+    comparability: Comparability = field(default_factory=lambda: Comparability(parts={}))
 
     def record(self, phase: str, tasks: int, judge: str) -> dict[str, object]:
         return {
@@ -49,7 +48,8 @@ class Evaluation:
             "model": self.model,
             "method": self.method,
             "seed": self.seed,
-            "comparability": self.comparability,
+            "comparability": self.comparability.code,
+            "comparability_parts": dict(self.comparability.parts),
             "generated_tokens_total": self.generated_tokens_total,
         }
 
@@ -112,16 +112,12 @@ def recorded_scores(run_dir: Path, evaluation_id: str) -> dict[str, float | None
     return scores
 
 
-def comparability(fingerprint: str, judge: str, agent: AgentConfig, limits: SearchLimits, limit: int | None) -> str:
-    """A code that two results share exactly when they are comparable: same data, prompt, tools, budgets and judge.
-
-    The training temperature is no part of it: evaluation has its own.
-    """
-    parts = {
-        "data": [fingerprint, limit],
-        "judge": judge,
-        "prompt": [SYSTEM, TOOLS],
-        "agent": {**to_json(agent), "temperature": TEMPERATURE},
-        "limits": to_json(limits),
-    }
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(), digest_size=6).hexdigest()
+def comparability(fingerprint: str, judge: str, agent: AgentConfig, limits: SearchLimits, limit: int | None) -> Comparability:
+    """What a result of the search agent may be compared with: same data, prompt, tools, budgets, judge and extraction."""
+    return parts_of(
+        data=[fingerprint, limit],
+        prompt=SYSTEM,
+        tools=TOOLS,
+        limits=[{**to_json(agent), "temperature": TEMPERATURE}, to_json(limits)],
+        judge=judge,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.answer import split_confidence
 from harness.chat import Chat, call_text, parse_turn
 from harness.config import Section, identity
 from harness.engines.base import Engine, Request, request_seed
@@ -94,6 +95,7 @@ async def run_episode(draw: Draw, *, env: Env, engine: Engine, chat: Chat, confi
     finally:
         await env.close()
     n = len(transcript.spans)
+    answer, confidence = (None, None) if answer is None else split_confidence(answer)
     return Attempt(
         id=draw.attempt_id,
         task=draw.task,
@@ -103,6 +105,7 @@ async def run_episode(draw: Draw, *, env: Env, engine: Engine, chat: Chat, confi
         turns=tuple(transcript.turns),
         status=status,
         answer=answer,
+        confidence=confidence,
         level=draw.level,
         step=draw.step,
         index=draw.index,

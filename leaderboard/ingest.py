@@ -28,6 +28,7 @@ from leaderboard.schema import (
     BenchmarkVersion,
     Checkpoint,
     Credit,
+    Diagnostic,
     Evaluation,
     Group,
     Histogram,
@@ -44,7 +45,8 @@ from leaderboard.scoring import score_evaluations
 EVENTS_A_COMMIT = 2000
 IN_CLAUSE = 500  # ids in one SQL list
 SHARED: tuple[type[Base], ...] = (Task, BenchmarkVersion)  # rows of no single run
-WRITE_ORDER: tuple[type[Base], ...] = (*SHARED, Attempt, Turn, Judgement, Credit, Group, Step, Histogram, Evaluation, Checkpoint)
+OF_ATTEMPTS: tuple[type[Base], ...] = (Attempt, Turn, Judgement, Credit)
+WRITE_ORDER: tuple[type[Base], ...] = (*SHARED, *OF_ATTEMPTS, Group, Step, Histogram, Evaluation, Checkpoint, Diagnostic)
 
 
 def ingest(run_dir: Path, url: str | None = None) -> None:
@@ -238,6 +240,7 @@ class _Chunk:
         drop(delete(ScoreRow).where(ScoreRow.run == run, ScoreRow.evaluation_id.in_(later)))
         drop(delete(Evaluation).where(Evaluation.run == run, Evaluation.step > step))
         drop(delete(Checkpoint).where(Checkpoint.run == run, Checkpoint.step > step))
+        drop(delete(Diagnostic).where(Diagnostic.run == run, Diagnostic.step > step))
         for table in (Credit, Group, Step, Histogram):
             columns = table.__table__.c
             drop(delete(table).where(columns.run == run, columns.step >= step))

@@ -7,11 +7,22 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Engine, Select, case, func, null, select
+from sqlalchemy import Engine, Select, case, func, select
 from sqlalchemy.orm import aliased
 
-from leaderboard.records import AgreementInfo, EvaluationInfo, GroupInfo, JudgeInfo, RunInfo, SampleFilter, SampleInfo, VerdictInfo
-from leaderboard.schema import Attempt, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.outcomes import bounds, outcomes
+from leaderboard.records import (
+    AgreementInfo,
+    DiagnosticInfo,
+    EvaluationInfo,
+    GroupInfo,
+    JudgeInfo,
+    RunInfo,
+    SampleFilter,
+    SampleInfo,
+    VerdictInfo,
+)
+from leaderboard.schema import Attempt, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
@@ -48,7 +59,10 @@ class Store:
         for row in rows:
             place = (row["run"], row["benchmark"], row["split"])
             last[place] = max(last.get(place, 0), row["step"] or 0)
-        return [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        kept = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        with self._engine.connect() as connection:
+            ends = outcomes(connection)
+        return [_with_bounds(row, ends) for row in kept]
 
     def measurements(self) -> list[Measurement]:
         """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
@@ -154,6 +168,12 @@ class Store:
         )
         return [EvaluationInfo(**row) for row in self._all(query)]
 
+    def diagnostics(self, run: int) -> list[DiagnosticInfo]:
+        """Diagnostics of a run by name, each the one of the latest weights."""
+        query = select(*(getattr(Diagnostic, f.name) for f in fields(DiagnosticInfo))).where(Diagnostic.run == run)
+        latest = {row["name"]: row for row in self._all(query.order_by(Diagnostic.name, Diagnostic.step))}
+        return [DiagnosticInfo(**{**row, "summary": tuple(row["summary"]), "charts": tuple(row["charts"])}) for row in latest.values()]
+
     def samples(self, run: int, wanted: SampleFilter, limit: int, offset: int = 0) -> tuple[list[SampleInfo], int]:
         """One page of attempts, and how many match in all, counted up to ``MOST_COUNTED``.
 
@@ -227,21 +247,28 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
+def _with_bounds(row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]]) -> dict[str, Any]:
+    """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
+    whole = ends.get((row.pop("key"), row["evaluation"]), {}) if not row["part"] else {}
+    unbounded = row["metric"] == "calibration_error"
+    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"])), "outcomes": whole}
+
+
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
 _SETTINGS: dict[str, Any] = {"config": {}, "changed": None, "provenance": {}}
 
 _SCORE_COLUMNS = [
     *(Evaluation.model, Evaluation.method, Evaluation.benchmark, Evaluation.split, ScoreRow.metric, ScoreRow.part),
     *(ScoreRow.score, ScoreRow.low, ScoreRow.high, ScoreRow.n, ScoreRow.coverage, ScoreRow.method.label("interval")),
-    *(Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    *(Run.key, Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    Evaluation.comparability_parts,
     *(Evaluation.generated_tokens_total.label("training_tokens"), Evaluation.evaluation_id.label("evaluation")),
 ]
 
-_PARTS: Any = getattr(Evaluation, "comparability_parts", null())
 _MEASUREMENT_COLUMNS = [
     *(Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
     *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
-    *(Evaluation.at, _PARTS.label("code_parts")),
+    *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 _EVALUATION_COLUMNS = [

@@ -127,7 +127,12 @@ class _Pages:
 
     def board(self, request: Request) -> Response:
         query = BoardQuery.parse(request.query_params)
-        return self._kept_page(request, lambda: self._text("board.html", page=board_page(self._store, query), here="board", empty=EMPTY))
+        known = sorted(read_calibrations(self._site.home))
+
+        def make() -> str:
+            return self._text("board.html", page=board_page(self._store, query, known), here="board", empty=EMPTY)
+
+        return self._kept_page(request, make, state=repr(known))
 
     def compare(self, request: Request) -> Response:
         asked = request.query_params

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from urllib.parse import quote, urlencode
@@ -33,14 +33,20 @@ class _Shown:
     top: float
 
 
-def board_page(store: Store, query: BoardQuery) -> BoardPage:
-    """The board as the query wants it."""
+def board_page(store: Store, query: BoardQuery, calibrated: Collection[str] = ()) -> BoardPage:
+    """The board as the query wants it; ``calibrated`` are the judges that were checked against known answers."""
     measurements = store.measurements()
     board, tags = asked_board(store, measurements, query)
-    return shown_page(board, query, measurements, tags)
+    return shown_page(board, query, measurements, tags, calibrated)
 
 
-def shown_page(board: Board, query: BoardQuery, measurements: Sequence[Measurement], tags: Mapping[str, tuple[str, ...]]) -> BoardPage:
+def shown_page(
+    board: Board,
+    query: BoardQuery,
+    measurements: Sequence[Measurement],
+    tags: Mapping[str, tuple[str, ...]],
+    calibrated: Collection[str] = (),
+) -> BoardPage:
     """The page of a board; ``measurements`` fill the filters, ``tags`` say what could unfold each benchmark."""
     entries = tuple(e for e in board.entries if query.model in ("", e.model) and query.method in ("", e.method))
     board = replace(board, entries=entries)
@@ -62,6 +68,7 @@ def shown_page(board: Board, query: BoardQuery, measurements: Sequence[Measureme
         scale=tuple(Tick(at=25.0 * i, label=f"{100 * top * i / 4:g}") for i in range(5)),
         has_any=bool(measurements or entries),
         without_reported=query.address(reported=False),
+        unchecked=tuple(sorted({m.judge for e in entries for c in e.cells.values() for m in c.runs} - {*calibrated})),
         has_reported=any(row.reported for group in _by_model(shown) for row in group.rows),
     )
 

@@ -57,12 +57,12 @@ def test_a_comparison_of_runs_that_share_nothing_says_so(pages: TestClient) -> N
 
 def test_unlike_codes_are_compared_with_a_warning_that_names_the_part(pages: TestClient) -> None:
     text = pages.get("/compare?a=qwen3-8b-zero-rl-s0&b=qwen3-8b-base-s0&benchmark=webwalkerqa").text
-    assert "measured under unlike settings:" in text
+    assert "unlike settings: agent.max_turns 30, there 10" in text
 
 
 def test_the_board_ranks_no_unlike_codes_together_and_says_what_differs(pages: TestClient) -> None:
     text = pages.get("/?benchmark=webwalkerqa").text
-    assert text.count("not ranked with the rest: measured under other settings (") == 1 and "code beef0002)" in text
+    assert text.count("not ranked with the rest: measured under other settings (agent.max_turns 30, there 10; code beef0002)") == 1
     sorted_text = pages.get("/?benchmark=webwalkerqa&sort=webwalkerqa/test").text
     apart = sorted_text.index("Measured under other settings, code beef0002: a ranking of its own")
     assert (
@@ -154,6 +154,11 @@ def test_judges_agreement_and_calibration(board_home: Path, tmp_path: Path) -> N
     (tmp_path / "runs").mkdir()
     calibrated = client(tmp_path).get("/judges").text
     assert "2.5% (0.4 to 12.9)" in calibrated and "none here" in calibrated
+    assert "The judge exact was not checked" in client(board_home).get("/").text
+    build(tmp_path / "runs", Recipe(model="tiny", method="base", questions=2))
+    assert "The judge exact was not checked" in client(tmp_path).get("/").text
+    save_calibration(tmp_path, {"judge": "exact", "cases": 80})
+    assert "was not checked" not in client(tmp_path).get("/").text
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:

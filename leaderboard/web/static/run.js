@@ -36,11 +36,11 @@
     figure.insertBefore(place, plot.nextSibling);
     const chart = new uPlot({
       width: figure.clientWidth, height: 190,
-      cursor: { sync: { key: "step" }, points: { size: 6 } },
+      cursor: { ...(names[0] === "step" ? { sync: { key: "step" } } : {}), points: { size: 6 } },
       legend: { live: true },
       scales: { x: { time: false }, y: { range: (u, low, high) => { const floor = Math.min(low, 0), reach = high - floor || 1; return [floor < 0 ? floor - reach * 0.05 : 0, high + reach * 0.08]; } } },
       axes: [{ ...axis, size: 26 }, { ...axis, values: (u, marks) => marks.map(short) }],
-      series: [{ label: "step" }, ...names.slice(1).map((name, i) => ({
+      series: [{ label: names[0] }, ...names.slice(1).map((name, i) => ({
         label: name, stroke: colour(strokes[i][0]), width: strokes[i][1], value: (u, v) => short(v), dash: i ? [4, 3] : undefined, spanGaps: true, points: { show: false },
       }))],
       hooks: { setScale: [(u, key) => { if (key === "x") zooms.set(title, [u.scales.x.min, u.scales.x.max, u.data[0].at(0), u.data[0].at(-1)]); }] },
