@@ -105,7 +105,7 @@ class Chat:
         if self._template_knows_tools:
             shown, offered = [dict(m) for m in messages], [dict(t) for t in tools] or None
         else:
-            shown, offered = _hermes_frame(messages, tools), None
+            shown, offered = hermes_frame(messages, tools), None
         text: str = self._tokenizer.apply_chat_template(shown, tools=offered, tokenize=False, add_generation_prompt=generation)
         return text
 
@@ -178,7 +178,7 @@ def _parse_call(body: str, *, cut: bool) -> Action | str:
     return Action(name=call["name"], arguments=arguments)
 
 
-def _hermes_frame(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def hermes_frame(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The Hermes tool frame for templates that ignore ``tools``: schemas in the system message, results in a user message."""
     shown: list[dict[str, Any]] = []
     for message in messages:

@@ -1,20 +1,23 @@
 """One episode as one coroutine: render, generate, parse, act, until an answer or a budget ends it.
 
-Every turn is rendered for all views at once: the behaviour view (what the policy saw, with the hint if there is one) and
-the target view (the same messages without it). Nothing here knows why a hint is given, who trains on the result, or how it is scored.
+The opening goes to the model in all views at once: the behaviour view (what the policy sees, with the hint if there is one) and the
+target view (the same messages without it). Whether turns are token ids or text is the conversation's business. Nothing here knows why a
+hint is given, who trains on the result, or how it is scored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from harness.budget import Budget
 from harness.chat import Chat, parse_turn
 from harness.config import Section, identity
-from harness.engines.base import Engine, Request, request_seed
+from harness.conversation import Conversation, converse
+from harness.engines.base import ChatEngine, Engine, request_seed
 from harness.envs.base import Env
-from harness.errors import EngineError, HarnessError, OutageError
-from harness.types import Attempt, FinishReason, Ids, Message, Purpose, Span, Status, Task, Trajectory, Turn
+from harness.errors import EngineError, HarnessError, LimitError, OutageError
+from harness.types import Attempt, FinishReason, Message, Purpose, Status, Task, Turn
 
 
 class AgentConfig(Section):
@@ -43,6 +46,8 @@ class Draw:
     level: int = 0
     index: int = 0
     hint: str = ""
+    scope: str = ""
+    """Keeps attempts of equally named tasks apart within one run (benchmark, variant); no part of the seed."""
 
     def __post_init__(self) -> None:
         if self.purpose is Purpose.EVAL and (self.level or self.hint):
@@ -50,63 +55,60 @@ class Draw:
 
     @property
     def attempt_id(self) -> str:
-        return f"{self.purpose}/{self.step}/{self.task.id}/k{self.level}/{self.index}"
+        scope = f"{self.scope}/" if self.scope else ""
+        return f"{self.purpose}/{self.step}/{scope}{self.task.id}/k{self.level}/{self.index}"
 
     def seed(self, turn: int) -> int:
         return request_seed(self.run_seed, self.purpose, self.step, self.task.id, self.level, self.index, turn)
 
 
-@dataclass(slots=True)
-class _Transcript:
-    """What has happened so far; the only mutable state of an episode."""
+async def run_episode(
+    draw: Draw,
+    *,
+    env: Env,
+    engine: Engine | ChatEngine,
+    chat: Chat | None,
+    config: AgentConfig,
+    temperature: float,
+    budget: Budget | None = None,
+) -> Attempt:
+    """Run one episode to its end. Outages become a status, never an exception: one bad rollout is data, not a crash.
 
-    behaviour: list[Ids]
-    target: list[Ids]
-    spans: list[Span] = field(default_factory=list)
-    turns: list[Turn] = field(default_factory=list)
-
-    def used(self) -> tuple[int, int]:
-        """(response tokens so far, length of the longest view)."""
-        sampled = sum(len(z.ids) for z in self.spans)
-        response = sampled + sum(len(c) for c in self.target[1:])
-        return response, sampled + max(sum(map(len, self.behaviour)), sum(map(len, self.target)))
-
-    def ids(self) -> Ids:
-        pending = self.behaviour[len(self.spans) :]
-        done = tuple(i for c, z in zip(self.behaviour, self.spans, strict=False) for i in (*c, *z.ids))
-        return done + tuple(i for c in pending for i in c)
-
-
-async def run_episode(draw: Draw, *, env: Env, engine: Engine, chat: Chat, config: AgentConfig, temperature: float) -> Attempt:
-    """Run one episode to its end. Outages become a status, never an exception: one bad rollout is data, not a crash."""
-    transcript = _Transcript(behaviour=[], target=[])
+    ``chat`` may be None where the engine takes messages. ``budget`` is what all episodes of an evaluation share.
+    """
+    talk = converse(engine, chat, config=config, temperature=temperature, session=f"{draw.run_seed}/{draw.attempt_id}")
+    budget = budget or Budget()
+    turns: list[Turn] = []
     answer: str | None = None
     detail = ""
     try:
-        opening = await env.start(draw.task.public())
-        transcript.target.append(chat.prompt(opening.messages, opening.tools))
-        transcript.behaviour.append(chat.prompt(with_hint(opening.messages, draw.hint), opening.tools))
-        status, answer = await _converse(draw, transcript, env=env, engine=engine, chat=chat, config=config, temperature=temperature)
+        async with budget.deadline():
+            opening = await env.start(draw.task.public())
+            talk.open(opening.messages, with_hint(opening.messages, draw.hint), opening.tools)
+            status, answer = await _converse(draw, talk, turns, env=env, config=config, budget=budget)
     except EngineError as error:
         status, detail = Status.ENGINE_ERROR, str(error)
     except OutageError as error:
         status, detail = Status.TOOL_OUTAGE, str(error)
+    except LimitError as error:
+        status, detail = Status.LIMIT, str(error)
     finally:
         await env.close()
-    n = len(transcript.spans)
+    spoken = talk.spoken()
     return Attempt(
         id=draw.attempt_id,
         task=draw.task,
         purpose=draw.purpose,
-        trajectory=Trajectory(contexts=tuple(transcript.behaviour[:n]), spans=tuple(transcript.spans)),
-        target=tuple(transcript.target[:n]),
-        turns=tuple(transcript.turns),
+        trajectory=spoken.trajectory,
+        target=spoken.target,
+        turns=tuple(turns),
         status=status,
         answer=answer,
         level=draw.level,
         step=draw.step,
         index=draw.index,
         detail=detail,
+        usage=spoken.usage,
     )
 
 
@@ -120,37 +122,26 @@ def with_hint(messages: tuple[Message, ...], hint: str) -> tuple[Message, ...]:
 
 
 async def _converse(
-    draw: Draw, transcript: _Transcript, *, env: Env, engine: Engine, chat: Chat, config: AgentConfig, temperature: float
+    draw: Draw, talk: Conversation, turns: list[Turn], *, env: Env, config: AgentConfig, budget: Budget
 ) -> tuple[Status, str | None]:
     for number in range(config.max_turns):
-        response, longest = transcript.used()
-        room = min(config.response_tokens - response, config.context_tokens - longest)
-        if room < 1:
+        budget.check()
+        said = await talk.reply(draw.seed(number))
+        if said is None:
             return Status.TRUNCATED, None
-        request = Request(
-            ids=transcript.ids(),
-            max_tokens=room,
-            temperature=temperature,
-            seed=draw.seed(number),
-            session=f"{draw.run_seed}/{draw.attempt_id}",
-        )
-        span = await engine.generate(request)
-        transcript.spans.append(span)
-        text = chat.decode(span.ids)
-        turn = parse_turn(text)
-        if span.finish is FinishReason.LENGTH or turn.answer is not None or not (turn.actions or turn.malformed):
-            transcript.turns.append(Turn(text=text))
-            if span.finish is FinishReason.LENGTH:
+        budget.spend(tokens=said.generated, cost=said.cost)
+        turn = parse_turn(said.text)
+        if said.finish is FinishReason.LENGTH or turn.answer is not None or not (turn.actions or turn.malformed):
+            turns.append(Turn(text=said.text))
+            if said.finish is FinishReason.LENGTH:
                 return Status.TRUNCATED, None
             return (Status.ANSWERED, turn.answer) if turn.answer is not None else (Status.NO_ANSWER, None)
         if turn.malformed and config.malformed == "end":
-            transcript.turns.append(Turn(text=text, actions=turn.actions, tool_errors=len(turn.malformed)))
+            turns.append(Turn(text=said.text, actions=turn.actions, tool_errors=len(turn.malformed)))
             return Status.MALFORMED, None
         results = await env.step(turn.actions)
         shown = (*(o.text for o in results), *(f"Error: {complaint}" for complaint in turn.malformed))
         errors = sum(o.error for o in results) + len(turn.malformed)
-        transcript.turns.append(Turn(text=text, actions=turn.actions, observations=shown, tool_errors=errors))
-        context = chat.observation(shown)
-        transcript.behaviour.append(context)
-        transcript.target.append(context)
+        turns.append(Turn(text=said.text, actions=turn.actions, observations=shown, tool_errors=errors))
+        talk.observe(shown)
     return Status.TURN_LIMIT, None

@@ -35,7 +35,8 @@ DOORS = {
     "uvicorn": ("leaderboard.web", "harness.cli"),
     "jinja2": ("leaderboard.web",),
     "click": ("harness.cli",),
-    "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit"),
+    "httpx": ("harness.web.live", "leaderboard.submit"),
+    "aiohttp": ("harness.engines.http",),
     "ruamel": ("harness.config",),
 }
 
