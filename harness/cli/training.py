@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evaluate import Evaluation, Result, comparability, evaluate, recorded_scores
+from benchmarks.evaluate import Evaluation, Part, comparability, evaluate
+from benchmarks.result import Result
 from harness.chat import Chat
 from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge, parse_data, provenance, question_set
 from harness.cli.board import put_on_board
@@ -162,17 +163,12 @@ class Evaluator:
             seed=config.seed,
             step=state.step,
             generated_tokens_total=state.generated_tokens,
+            data=self.questions.tasks.fingerprint,
             comparability=comparability(
                 self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, config.eval_limit
             ),
         )
-        result = await evaluate(
-            evaluation,
-            tasks,
-            self.sampler,
-            done=recorded_scores(self.place.folder, evaluation.id),
-            progress=lambda finished, total: None,
-        )
+        result = await evaluate(Part(evaluation=evaluation, tasks=tasks, sampler=self.sampler), self.place.folder)
         self.progress.say(f"step {state.step}: {config.tasks}/{config.eval_split}: {result.words()}")
         self.latest = (state.step, result)
 

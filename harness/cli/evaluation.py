@@ -1,0 +1,200 @@
+"""One evaluation from its configuration to its rows on the board; ``harness eval`` is its command line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.evaluate import Evaluation, Part, comparability, evaluate_all
+from benchmarks.resume import Fate, fate, recorded
+from harness.budget import Budget
+from harness.chat import Chat
+from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge, open_web, parse_data, provenance, question_set
+from harness.cli.board import put_on_board
+from harness.cli.progress import EvalProgress
+from harness.config import store, to_json
+from harness.engines.base import ChatEngine, Engine
+from harness.engines.http import Endpoint, Served
+from harness.errors import HarnessError, UsageError, unknown
+from harness.events import Kind, Recorder
+from harness.types import Task
+from judges.attempts import Sampler
+
+if TYPE_CHECKING:
+    from harness.cli.eval import EvalConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an evaluation lives, and which files the model is in (None for an endpoint)."""
+
+    folder: Path
+    directory: Path | None
+    origin: Mapping[str, Any] = field(default_factory=dict)  # the training run that the model comes from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One evaluation of the plan: a benchmark's tasks under one turn limit."""
+
+    questions: QuestionSet
+    split: str
+    tasks: tuple[Task, ...]
+    max_turns: int
+    suffix: str  # of its id and its scope; empty for the only turn limit
+
+    @property
+    def name(self) -> str:
+        return f"{self.questions.benchmark.name}/{self.split}{self.suffix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What answers: an engine with its chat format, or an endpoint; ``at_once`` is how many episodes it serves together."""
+
+    engine: Engine | ChatEngine
+    chat: Chat | None
+    name: str
+    at_once: int
+    context: int | None = None
+
+
+def load_sets(config: EvalConfig, data: Sequence[str]) -> list[QuestionSet]:
+    """The benchmarks with their data; whatever is wrong with one is said here, before a model is loaded."""
+    paths = parse_data(data)
+    return [question_set(name, paths) for name in config.benchmarks]
+
+
+def variants(config: EvalConfig, sets: Sequence[QuestionSet]) -> list[Variant]:
+    """The plan: every benchmark under every turn limit."""
+    found = []
+    for questions in sets:
+        split = config.split or questions.benchmark.split
+        tasks = questions.tasks.split(split)[: config.limit]
+        if config.sample:
+            tasks = tuple(task for task in tasks if task.id in config.sample)
+        for turns in config.turns or (config.agent.max_turns,):
+            suffix = f"/turns-{turns}" if config.turns else ""
+            found.append(Variant(questions=questions, split=split, tasks=tasks, max_turns=turns, suffix=suffix))
+    if missing := set(config.sample) - {task.id for variant in found for task in variant.tasks}:
+        every = [task.id for questions in sets for task in questions.tasks.split(config.split or questions.benchmark.split)]
+        raise unknown("sample", sorted(missing)[0], every if len(every) <= 20 else [])
+    return found
+
+
+def forecast(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet]) -> Iterator[str]:
+    """Per sample what would be reused, judged again or run, and why; then the sums. Loads no model and writes nothing."""
+    known = recorded(folder)
+    counts = dict.fromkeys(Fate, 0)
+    for variant in variants(config, sets):
+        judge = open_judge(config.judge, variant.questions.tasks.closed).name
+        for epoch in range(config.epochs):
+            for task in variant.tasks:
+                kept = known.sample(f"{folder.name}/{variant.name}", (task.id, epoch))
+                what, why = fate(kept, judge=judge, data=variant.questions.tasks.fingerprint)
+                counts[what] += 1
+                yield f"{what:<8} {variant.name}/{task.id}{f' epoch {epoch}' if config.epochs > 1 else ''}: {why}"
+    yield "; ".join(f"{what} {count}" for what, count in counts.items())
+
+
+async def run_evaluation(config: EvalConfig, place: Place, sets: Sequence[QuestionSet]) -> list[str]:
+    """Build the parts, run, ingest; returns the closing words. The log says how the evaluation ended, also when it fails."""
+    plan = variants(config, sets)
+    async with AsyncExitStack() as stack:
+        model = await _open_model(config, place)
+        stack.push_async_callback(model.engine.close)
+        store(config, place.folder / "config.json")
+        origin = place.origin
+        who = {"model": origin.get("model", model.name), "method": origin.get("method", "base"), "seed": origin.get("seed", config.seed)}
+        log = stack.enter_context(Recorder(place.folder))
+        started = {
+            "phase": "started",
+            "run_id": place.folder.name,
+            "command": "eval",
+            **who,
+            "config": to_json(config),
+            "parent": origin.get("run_id"),
+            "error": None,
+        }
+        log.record(Kind.RUN, {**started, "provenance": provenance()})
+        try:
+            lines = await _evaluate(config, place, plan, model, log, who)
+        except HarnessError as error:
+            log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
+            raise
+        log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
+    put_on_board(place.folder)
+    return lines
+
+
+async def _evaluate(
+    config: EvalConfig, place: Place, plan: Sequence[Variant], model: Model, log: Recorder, who: Mapping[str, Any]
+) -> list[str]:
+    budget = Budget(limits=config.limits)
+    open_at_once = config.episodes or model.at_once
+    gate = asyncio.Semaphore(open_at_once)
+    web = open_web(config.web) if config.web else None
+    context = min(config.agent.context_tokens, model.context or config.agent.context_tokens)
+    parts = []
+    for variant in plan:
+        tasks = variant.questions.tasks
+        agent = config.agent.model_copy(update={"max_turns": variant.max_turns, "context_tokens": context})
+        sampler = Sampler(
+            engine=model.engine,
+            chat=model.chat,
+            env=environments(tasks, config.search, web),
+            judge=open_judge(config.judge, tasks.closed),
+            agent=agent,
+            log=log,
+            gate=gate,
+            budget=budget,
+        )
+        taken = [config.limit, list(config.sample)] if config.sample else config.limit
+        evaluation = Evaluation(
+            id=f"{place.folder.name}/{variant.name}",
+            benchmark=variant.questions.benchmark.name,
+            split=variant.split,
+            comparability=comparability(
+                tasks.fingerprint, sampler.judge.name, agent, config.search, taken, config.temperature, config.web or ""
+            ),
+            scope=f"{variant.questions.benchmark.name}{variant.suffix}",
+            data=tasks.fingerprint,
+            epochs=config.epochs,
+            temperature=config.temperature,
+            **who,
+        )
+        parts.append(Part(evaluation=evaluation, tasks=variant.tasks, sampler=sampler))
+    samples = sum(len(part.tasks) * config.epochs for part in parts)
+    title = ", ".join(variant.name for variant in plan)
+    with EvalProgress(title, samples, lambda: f"{budget.tokens:,} tokens" + (f", cost {budget.cost:.4g}" if budget.cost else "")) as bar:
+        results = await evaluate_all(parts, place.folder, bar.finished, at_once=2 * open_at_once)
+    lines = [f"{v.name}: {r.words()}\n  {r.details()}" for v, r in zip(plan, results, strict=True)]
+    return [*lines, f"Run: {place.folder}"]
+
+
+async def _open_model(config: EvalConfig, place: Place) -> Model:
+    if place.directory is not None:
+        engine = open_engine(config.engine, place.directory, config.generation)
+        return Model(engine=engine, chat=Chat.load(place.directory), name=config.model, at_once=config.generation.slots)
+    endpoint = Endpoint(config.model, config.model_name or "", config.endpoint)
+    try:
+        served = _choose(await endpoint.models(), config)
+    except HarnessError:
+        await endpoint.close()
+        raise
+    endpoint.model = served.id
+    return Model(engine=endpoint, chat=None, name=served.id, at_once=config.endpoint.concurrency, context=served.context)
+
+
+def _choose(listed: Sequence[Served], config: EvalConfig) -> Served:
+    """The model to ask for; an id that is given need not be listed (some endpoints list none)."""
+    if config.model_name is not None:
+        return next((served for served in listed if served.id == config.model_name), Served(id=config.model_name))
+    if len(listed) != 1:
+        names = ", ".join(served.id for served in listed) or "none"
+        raise UsageError(f"{config.model} serves several models or none ({names}); say which with --model-name")
+    return listed[0]
