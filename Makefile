@@ -6,7 +6,7 @@ MARKS  ?=
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -q -c constraints.txt
 
-.PHONY: docs setup demo serve test test-all check dev vllm smollm2 extras system clean
+.PHONY: docs setup demo serve test test-all check bench dev vllm smollm2 extras system clean
 
 setup: $(VENV)/.core          ## core packages only
 
@@ -26,6 +26,9 @@ check: dev                    ## format, lint, types (the import law is a test)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+bench: $(VENV)/.bench          ## how fast evaluation is, beside other harnesses: build/bench.json
+	$(VENV)/bin/python tests/bench/run.py
 
 dev: $(VENV)/.dev
 vllm: $(VENV)/.vllm           ## vLLM on CPU; with a GPU: pip install -c constraints.txt -e '.[vllm]'
@@ -67,6 +70,10 @@ $(VENV)/.smollm2: $(VENV)/.core
 
 $(VENV)/.extras: $(VENV)/.core
 	$(INSTALL) -e '.[postgres,lm-eval,reference]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
 # A browser and a database server for the tests that need them; where they cannot be installed, those tests are skipped by name.

@@ -75,10 +75,11 @@ class Stub:
             words = f"This model's maximum context length is {self.plan.get('context', 4096)} tokens, you asked for {prompt} + {limit}"
             return response(400, {"error": {"message": words}})
         text = self._says(messages)
-        usage = {"prompt_tokens": prompt, "completion_tokens": len(text.split())}
+        usage = {"prompt_tokens": prompt, "completion_tokens": len(text.split()), "total_tokens": prompt + len(text.split())}
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         self.stats["answered"] += 1
-        return response(OK, {"choices": [choice], "usage": usage, "model": request["model"]})
+        head = {"id": f"chatcmpl-{self.stats['answered']}", "object": "chat.completion", "created": 0, "model": request["model"]}
+        return response(OK, {**head, "choices": [choice], "usage": usage})
 
     def _says(self, messages: list[dict[str, str]]) -> str:
         question = next(m["content"] for m in messages if m["role"] == "user")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -116,6 +117,7 @@ def _version(package: str) -> str | None:
 
 
 def _gpus() -> list[str]:
-    import torch
-
+    torch = sys.modules.get("torch")  # an endpoint's evaluation uses none, and need not wait for its import
+    if torch is None:
+        return []
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
