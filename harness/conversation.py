@@ -7,14 +7,16 @@ takes and gives messages: its record holds only the usage that the endpoint repo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from harness.chat import Chat, hermes_frame
+from harness.chat import Chat, call_text, hermes_frame
 from harness.engines.base import ChatEngine, ChatRequest, Engine, Request
+from harness.envs.base import Opening
 from harness.errors import ContextOverflowError, HarnessError
-from harness.types import FinishReason, Ids, Message, Span, Trajectory, Usage
+from harness.guide import Guide, with_hint
+from harness.types import Action, FinishReason, Ids, Message, Span, Trajectory, Usage
 
 if TYPE_CHECKING:
     from harness.episode import AgentConfig
@@ -44,16 +46,16 @@ class Spoken:
 class Conversation(Protocol):
     """Single use; one turn at a time."""
 
-    def open(self, target: Sequence[Message], behaviour: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
-        """The first messages without and with the hint (equal where there is none)."""
+    def open(self, opening: Opening, guide: Guide, replayed: Sequence[tuple[Action, str]]) -> None:
+        """The first messages, and the tool turns that the guide had executed, with their results."""
         ...
 
     async def reply(self, seed: int) -> Said | None:
         """The next assistant turn, or None when the budgets leave no room for one. Raises ``EngineError``."""
         ...
 
-    def observe(self, texts: Sequence[str]) -> None:
-        """What the environment answers to the last turn."""
+    def observe(self, texts: Sequence[str], hint: str = "") -> None:
+        """What the environment answers to the last turn; the hint stands behind it in the behaviour view only."""
         ...
 
     def spoken(self) -> Spoken: ...
@@ -81,9 +83,12 @@ class TokenConversation:
     _target: list[Ids] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
 
-    def open(self, target: Sequence[Message], behaviour: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
-        self._target.append(self.chat.prompt(target, tools))
-        self._behaviour.append(self.chat.prompt(behaviour, tools))
+    def open(self, opening: Opening, guide: Guide, replayed: Sequence[tuple[Action, str]]) -> None:
+        plain = self.chat.prompt(opening.messages, opening.tools)
+        seen = self.chat.prompt(with_hint(opening.messages, guide.hint(0)), opening.tools, prefix=guide.prefix)
+        given = tuple(i for action, result in replayed for i in (*self.chat.turn(call_text(action)), *self.chat.observation((result,))))
+        self._behaviour.append(seen + given)
+        self._target.append(plain + given if guide.keep_replay else plain)
 
     async def reply(self, seed: int) -> Said | None:
         response, longest = self._used()
@@ -95,10 +100,9 @@ class TokenConversation:
         self._spans.append(span)
         return Said(text=self.chat.decode(span.ids), finish=span.finish, generated=len(span.ids))
 
-    def observe(self, texts: Sequence[str]) -> None:
-        context = self.chat.observation(texts)
-        self._behaviour.append(context)
-        self._target.append(context)
+    def observe(self, texts: Sequence[str], hint: str = "") -> None:
+        self._target.append(self.chat.observation(texts))
+        self._behaviour.append(self.chat.observation((*texts[:-1], texts[-1] + hint)))
 
     def spoken(self) -> Spoken:
         n = len(self._spans)
@@ -132,8 +136,10 @@ class TextConversation:
     _length: int = 0  # prompt and reply of the last request
     _usage: Usage = field(default_factory=Usage)
 
-    def open(self, target: Sequence[Message], behaviour: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
-        self._messages.extend(hermes_frame(behaviour, tools))
+    def open(self, opening: Opening, guide: Guide, replayed: Sequence[tuple[Action, str]]) -> None:
+        if guide:
+            raise HarnessError("an endpoint's turns are text and cannot be trained on, so it is never guided; use --engine hf or vllm")
+        self._messages.extend(hermes_frame(opening.messages, opening.tools))
 
     async def reply(self, seed: int) -> Said | None:
         response = self.config.response_tokens - (self._length - self._first)
@@ -157,7 +163,7 @@ class TextConversation:
         self._usage = self._usage.then(answer.usage)
         return Said(text=answer.text, finish=answer.finish, generated=answer.usage.generated, cost=answer.usage.cost or 0.0)
 
-    def observe(self, texts: Sequence[str]) -> None:
+    def observe(self, texts: Sequence[str], hint: str = "") -> None:
         self._messages.extend(hermes_frame([{"role": "tool", "content": _inert(text)} for text in texts], ()))
 
     def spoken(self) -> Spoken:

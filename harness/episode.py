@@ -1,8 +1,8 @@
 """One episode as one coroutine: render, generate, parse, act, until an answer or a budget ends it.
 
-The opening goes to the model in all views at once: the behaviour view (what the policy sees, with the hint if there is one) and the
-target view (the same messages without it). Whether turns are token ids or text is the conversation's business. Nothing here knows why a
-hint is given, who trains on the result, or how it is scored.
+The opening goes to the model in all views at once: the behaviour view (what the policy sees, with its guidance if there is any) and the
+target view (the same messages without it). Whether turns are token ids or text is the conversation's business. Nothing here knows why
+guidance is given, who trains on the result, or how it is scored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from harness.conversation import Conversation, converse
 from harness.engines.base import ChatEngine, Engine, request_seed
 from harness.envs.base import Env
 from harness.errors import EngineError, HarnessError, LimitError, OutageError
-from harness.types import Attempt, FinishReason, Message, Purpose, Status, Task, Turn
+from harness.guide import UNGUIDED, Guide
+from harness.types import Attempt, FinishReason, Purpose, Status, Task, Turn
 
 
 class AgentConfig(Section):
@@ -45,13 +46,14 @@ class Draw:
     step: int = 0
     level: int = 0
     index: int = 0
-    hint: str = ""
+    guide: Guide = UNGUIDED
     scope: str = ""
     """Keeps attempts of equally named tasks apart within one run (benchmark, variant); no part of the seed."""
 
     def __post_init__(self) -> None:
-        if self.purpose is Purpose.EVAL and (self.level or self.hint):
-            raise HarnessError(f"{self.attempt_id}: guidance (level {self.level}, hint {self.hint!r}); evaluation is always unguided")
+        if self.purpose is Purpose.EVAL and (self.level or self.guide):
+            words = f"guidance (level {self.level}, {self.guide.words()!r})"
+            raise HarnessError(f"{self.attempt_id}: {words}; evaluation is always unguided")
 
     @property
     def attempt_id(self) -> str:
@@ -84,7 +86,8 @@ async def run_episode(
     try:
         async with budget.deadline():
             opening = await env.start(draw.task.public())
-            talk.open(opening.messages, with_hint(opening.messages, draw.hint), opening.tools)
+            replayed = [(action, (await env.step((action,)))[0].text) for action in draw.guide.replay]
+            talk.open(opening, draw.guide, replayed)
             status, answer = await _converse(draw, talk, turns, env=env, config=config, budget=budget)
     except EngineError as error:
         status, detail = Status.ENGINE_ERROR, str(error)
@@ -112,15 +115,6 @@ async def run_episode(
     )
 
 
-def with_hint(messages: tuple[Message, ...], hint: str) -> tuple[Message, ...]:
-    """The messages with the hint appended to the last user message."""
-    if not hint:
-        return messages
-    last = max(i for i, m in enumerate(messages) if m["role"] == "user")
-    hinted = {**messages[last], "content": messages[last]["content"] + hint}
-    return (*messages[:last], hinted, *messages[last + 1 :])
-
-
 async def _converse(
     draw: Draw, talk: Conversation, turns: list[Turn], *, env: Env, config: AgentConfig, budget: Budget
 ) -> tuple[Status, str | None]:
@@ -143,5 +137,5 @@ async def _converse(
         shown = (*(o.text for o in results), *(f"Error: {complaint}" for complaint in turn.malformed))
         errors = sum(o.error for o in results) + len(turn.malformed)
         turns.append(Turn(text=said.text, actions=turn.actions, observations=shown, tool_errors=errors))
-        talk.observe(shown)
+        talk.observe(shown, draw.guide.hint(number + 1))
     return Status.TURN_LIMIT, None
