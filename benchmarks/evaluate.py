@@ -7,13 +7,12 @@ Resumable: what the run log holds decides sample by sample (``benchmarks.resume`
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparability import Comparability, parts_of
 from benchmarks.result import Outcome, Result
 from benchmarks.resume import Fate, Kept, Key, Recorded, as_attempt, fate, recorded
 from harness.config import to_json
@@ -41,7 +40,7 @@ class Evaluation:
     seed: int
     step: int = 0
     generated_tokens_total: int | None = None
-    comparability: str = ""
+    comparability: Comparability = field(default_factory=lambda: Comparability(parts={}))
     scope: str = ""
     data: str = ""  # fingerprint of the question set
     epochs: int = 1
@@ -59,7 +58,8 @@ class Evaluation:
             "model": self.model,
             "method": self.method,
             "seed": self.seed,
-            "comparability": self.comparability,
+            "comparability": self.comparability.code,
+            "comparability_parts": dict(self.comparability.parts),
             "generated_tokens_total": self.generated_tokens_total,
             "data": self.data,
             "epochs": self.epochs,
@@ -198,17 +198,15 @@ def recorded_scores(run_dir: Path, evaluation_id: str) -> dict[str, float | None
 
 def comparability(
     fingerprint: str, judge: str, agent: AgentConfig, limits: SearchLimits, limit: object, temperature: float = TEMPERATURE, web: str = ""
-) -> str:
-    """A code that two results share exactly when they are comparable: same data, prompt, tools, budgets and judge.
+) -> Comparability:
+    """What a result of the search agent may be compared with: same data, prompt, tools, budgets, judge and extraction.
 
-    ``limit`` is whatever says which part of the data was taken; the training temperature is no part of it: evaluation has its own.
+    ``limit`` is whatever says which part of the data was taken; ``web`` names what replaced the benchmark's own web.
     """
-    parts: Mapping[str, object] = {
-        "data": [fingerprint, limit],
-        "judge": judge,
-        "prompt": [SYSTEM, TOOLS],
-        "agent": {**to_json(agent), "temperature": temperature},
-        "limits": to_json(limits),
-        **({"web": web} if web else {}),
-    }
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(), digest_size=6).hexdigest()
+    return parts_of(
+        data=[fingerprint, limit],
+        prompt=SYSTEM,
+        tools=[TOOLS, web] if web else TOOLS,
+        limits=[{**to_json(agent), "temperature": temperature}, to_json(limits)],
+        judge=judge,
+    )

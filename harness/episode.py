@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.answer import split_confidence
 from harness.budget import Budget
 from harness.chat import Chat, parse_turn
 from harness.config import Section, identity
@@ -98,6 +99,7 @@ async def run_episode(
     finally:
         await env.close()
     spoken = talk.spoken()
+    answer, confidence = (None, None) if answer is None else split_confidence(answer)
     return Attempt(
         id=draw.attempt_id,
         task=draw.task,
@@ -107,6 +109,7 @@ async def run_episode(
         turns=tuple(turns),
         status=status,
         answer=answer,
+        confidence=confidence,
         level=draw.level,
         step=draw.step,
         index=draw.index,

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.cipher import seal, unseal
 from harness.types import Attempt, Group, Score
+
+WITHHELD = "(not shown: its publisher keeps this question out of plain text)"
 
 
 def attempt_record(
     attempt: Attempt, *, seconds: float, hint: str = "", evaluation_id: str | None = None, blob: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The narrow row of an attempt; its tokens are in the blob."""
+    """The narrow row of an attempt; its tokens are in the blob. A sealed task's question and gold are in cipher (``question_and_gold``)."""
     task = attempt.task
     return {
         "attempt_id": attempt.id,
         "task_id": task.id,
-        "question": task.question,
+        "question": WITHHELD if task.sealed else task.question,
         "web": task.web,
-        "gold": list(task.gold),
+        "gold": None if task.sealed else list(task.gold),
+        "sealed": seal(task.id, [task.question, list(task.gold)]) if task.sealed else None,
         "tags": dict(task.tags),
         "purpose": str(attempt.purpose),
         "evaluation_id": evaluation_id,
@@ -27,6 +31,7 @@ def attempt_record(
         "index": attempt.index,
         "status": str(attempt.status),
         "answer": attempt.answer,
+        "confidence": attempt.confidence,
         "detail": attempt.detail,
         "turns": [
             {
@@ -75,6 +80,13 @@ def attempt_blob(attempt: Attempt, pieces: Sequence[Sequence[str]]) -> dict[str,
     }
 
 
+def question_and_gold(record: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The question of a recorded attempt and its accepted answers, out of the cipher where they were sealed."""
+    sealed = record.get("sealed")
+    question, gold = unseal(record["task_id"], sealed) if sealed else (record["question"], record["gold"])
+    return str(question), tuple(gold)
+
+
 def judgement_record(attempt_id: str, judge: str, score: Score) -> dict[str, Any]:
     return {
         "attempt_id": attempt_id,
@@ -83,6 +95,7 @@ def judgement_record(attempt_id: str, judge: str, score: Score) -> dict[str, Any
         "status": str(score.status),
         "layer": score.layer,
         "detail": score.detail,
+        "evidence": dict(score.evidence),
     }
 
 

@@ -102,6 +102,7 @@ class PublicTask:
     id: str
     question: str
     web: str = "default"  # which corpus answers the tools
+    closing: str = ""  # said after the question: how the benchmark wants the answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +116,11 @@ class Task:
     demonstration: tuple[Message, ...] = ()
     web: str = "default"
     tags: Mapping[str, str] = field(default_factory=dict)  # e.g. {"hops": "3", "split": "test"}
+    closing: str = ""  # public, said after the question; no judge sees it
+    sealed: bool = False  # its publisher keeps it out of plain text: question and gold are written to the run log in cipher only
 
     def public(self) -> PublicTask:
-        return PublicTask(id=self.id, question=self.question, web=self.web)
+        return PublicTask(id=self.id, question=self.question, web=self.web, closing=self.closing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +224,7 @@ class Attempt:
     turns: tuple[Turn, ...]
     status: Status
     answer: str | None
+    confidence: float | None = None  # in [0, 1], where the answer stated one
     level: int = 0  # guidance level k: how many expert actions the behaviour prompt carried
     step: int = 0
     index: int = 0  # place within its group of N
@@ -234,12 +238,16 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A verdict in [0, 1], or None with the reason; ``layer`` names what decided (e.g. ``exact:alias``)."""
+    """A verdict in [0, 1], or None with the reason; ``layer`` names what decided (e.g. ``exact:alias``).
+
+    ``evidence`` is what the decision can be checked with later: the judging model, the hash of its prompt, its words.
+    """
 
     value: float | None
     status: ScoreStatus
     layer: str
     detail: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.status is ScoreStatus.JUDGED):

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.events import Event
 from leaderboard.legible import legible
-from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Evaluation, Group, Histogram, Judgement, Step, Task
+from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Step, Task
 
 Row = tuple[type[Base], dict[str, Any]]
 
@@ -76,6 +76,7 @@ def _attempt(event: Event, place: str) -> Iterable[Row]:
     yield Task, {"key": key, **question, "web": data.get("web") or "", "tags": data.get("tags") or {}}
     row = {k: data.get(k) for k in ("attempt_id", "task_id", "purpose", "evaluation_id", "step", "answer", "blob")}
     row |= {k: usage.get(k) for k in ("turns", "tool_calls", "tool_errors", "prompt_tokens", "generated_tokens")}
+    row |= {"confidence": _number(data.get("confidence"))}
     row |= {"seconds": _number(usage.get("seconds")), "status": data["status"], "detail": data.get("detail") or ""}
     yield Attempt, row | {"task": key, "level": data.get("level") or 0, "position": data.get("index") or 0, "place": place}
 
@@ -112,7 +113,12 @@ def _evaluation(event: Event, place: str) -> Iterable[Row]:
     data = event.data
     row = {k: data.get(k) for k in ("evaluation_id", "benchmark", "step", "seed", "generated_tokens_total")}
     row |= {k: data.get(k) or "" for k in ("split", "judge", "model", "method", "comparability")}
+    row |= {"comparability_parts": data.get("comparability_parts") or {}}
     yield Evaluation, row | {"n": data.get("n") or 0, "finished": data["phase"] == "finished", "at": event.time}
+
+
+def _diagnostic(event: Event, place: str) -> Iterable[Row]:
+    yield Diagnostic, {**{k: event.data[k] for k in ("name", "step", "title", "summary", "charts", "file")}, "at": event.time}
 
 
 def _checkpoint(event: Event, place: str) -> Iterable[Row]:
@@ -127,6 +133,7 @@ MAKERS: Mapping[str, Callable[[Event, str], Iterable[Row]]] = {
     "step": _step,
     "evaluation": _evaluation,
     "checkpoint": _checkpoint,
+    "diagnostic": _diagnostic,
 }
 
 

@@ -86,6 +86,7 @@ class Attempt(Base):
     seconds: Mapped[float | None]
     place: Mapped[str] = mapped_column(Text)
     blob: Mapped[dict[str, Any] | None]
+    confidence: Mapped[float | None]
 
 
 class Judgement(Base):
@@ -175,6 +176,7 @@ class Evaluation(Base):
     finished: Mapped[bool]
     at: Mapped[str]
     verdicts: Mapped[bytes | None] = mapped_column(LargeBinary)
+    comparability_parts: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class ScoreRow(Base):
@@ -191,6 +193,20 @@ class ScoreRow(Base):
     n: Mapped[int]
     coverage: Mapped[float]
     method: Mapped[str]
+
+
+class Diagnostic(Base):
+    """A finished diagnostic of the weights before training step ``step``: its summary and charts as ``harness.figures`` writes them."""
+
+    __tablename__ = "diagnostics"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    summary: Mapped[list[Any]]
+    charts: Mapped[list[Any]]
+    file: Mapped[str] = mapped_column(Text)
+    at: Mapped[str]
 
 
 class Checkpoint(Base):

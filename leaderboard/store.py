@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Engine, Select, func, select
 
-from leaderboard.records import EvaluationInfo, GroupInfo, RunInfo, SampleFilter, SampleInfo
-from leaderboard.schema import Attempt, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.outcomes import bounds, outcomes
+from leaderboard.records import DiagnosticInfo, EvaluationInfo, GroupInfo, RunInfo, SampleFilter, SampleInfo
+from leaderboard.schema import Attempt, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement
 
@@ -40,7 +42,10 @@ class Store:
         for row in rows:
             place = (row["run"], row["benchmark"], row["split"])
             last[place] = max(last.get(place, 0), row["step"] or 0)
-        return [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        newest = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        with self._engine.connect() as connection:
+            ends = outcomes(connection)
+        return [_with_bounds(row, ends) for row in newest]
 
     def measurements(self) -> list[Measurement]:
         """Every finished evaluation with its verdicts, for the board."""
@@ -109,6 +114,12 @@ class Store:
         )
         return [EvaluationInfo(**row) for row in self._all(query)]
 
+    def diagnostics(self, run: int) -> list[DiagnosticInfo]:
+        """Diagnostics of a run by name, each the one of the latest weights."""
+        query = select(*(getattr(Diagnostic, f.name) for f in fields(DiagnosticInfo))).where(Diagnostic.run == run)
+        latest = {row["name"]: row for row in self._all(query.order_by(Diagnostic.name, Diagnostic.step))}
+        return [DiagnosticInfo(**{**row, "summary": tuple(row["summary"]), "charts": tuple(row["charts"])}) for row in latest.values()]
+
     def samples(self, run: int, wanted: SampleFilter, limit: int, offset: int = 0) -> tuple[list[SampleInfo], int]:
         """One page of attempts, and how many match in all."""
         query = _filtered(_sample_query().where(Attempt.run == run), wanted)
@@ -126,12 +137,20 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
+def _with_bounds(row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]]) -> dict[str, Any]:
+    """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
+    whole = ends.get((row.pop("key"), row["evaluation"]), {}) if not row["part"] else {}
+    unbounded = row["metric"] == "calibration_error"
+    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"])), "outcomes": whole}
+
+
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
 
 _SCORE_COLUMNS = [
     *(Evaluation.model, Evaluation.method, Evaluation.benchmark, Evaluation.split, ScoreRow.metric, ScoreRow.part),
     *(ScoreRow.score, ScoreRow.low, ScoreRow.high, ScoreRow.n, ScoreRow.coverage, ScoreRow.method.label("interval")),
-    *(Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    *(Run.key, Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    Evaluation.comparability_parts,
     *(Evaluation.generated_tokens_total.label("training_tokens"), Evaluation.evaluation_id.label("evaluation")),
 ]
 

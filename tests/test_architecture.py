@@ -34,9 +34,12 @@ DOORS = {
     "starlette": ("leaderboard.web",),
     "uvicorn": ("leaderboard.web", "harness.cli"),
     "jinja2": ("leaderboard.web",),
+    "matplotlib": ("harness.plots",),
     "click": ("harness.cli",),
-    "httpx": ("harness.web.live", "leaderboard.submit"),
+    "httpx": ("harness.web.live", "leaderboard.submit", "judges.endpoint"),
     "aiohttp": ("harness.engines.http",),
+    "openpyxl": ("harness.tables",),
+    "datasketch": ("harness.tasks.overlap",),
     "ruamel": ("harness.config",),
 }
 

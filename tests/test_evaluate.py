@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fakes import PolicyEngine, Say, call, tiny_chat
 
+from benchmarks.comparability import Comparability
 from benchmarks.evaluate import Evaluation, Part, comparability, evaluate, evaluate_all, recorded_scores
 from benchmarks.result import Outcome, Result
 from benchmarks.resume import Fate, Kept, fate
@@ -34,7 +35,14 @@ TASKS = tuple(
     for i in range(5)
 )
 EVALUATION = Evaluation(
-    id="run/mini/test/7", benchmark="mini", split="test", model="m", method="base", seed=0, step=7, comparability="code"
+    id="run/mini/test/7",
+    benchmark="mini",
+    split="test",
+    model="m",
+    method="base",
+    seed=0,
+    step=7,
+    comparability=Comparability(parts={"judge": "exact-closed"}),
 )
 
 
@@ -283,7 +291,14 @@ def test_the_log_frames_an_evaluation_with_what_it_measured(tmp_path: Path) -> N
     run(tmp_path)
     records = [event.data for _, event in read_events(tmp_path) if event.kind is Kind.EVALUATION]
     assert [r["phase"] for r in records] == ["started", "finished"]
-    wanted = {"evaluation_id": EVALUATION.id, "n": 5, "judge": "exact-closed", "comparability": "code", "step": 7, "split": "test"}
+    wanted = {
+        "evaluation_id": EVALUATION.id,
+        "n": 5,
+        "judge": "exact-closed",
+        "comparability": EVALUATION.comparability.code,
+        "step": 7,
+        "split": "test",
+    }
     assert all(wanted.items() <= r.items() for r in records)
 
 
@@ -294,7 +309,7 @@ def code(
     limits: SearchLimits | None = None,
     limit: int | None = None,
 ) -> str:
-    return comparability(fingerprint, judge, agent or AgentConfig(), limits or SearchLimits(), limit)
+    return comparability(fingerprint, judge, agent or AgentConfig(), limits or SearchLimits(), limit).code
 
 
 @pytest.mark.parametrize(
@@ -326,3 +341,17 @@ def test_every_field_of_the_budgets_is_covered_above() -> None:
 def test_the_code_is_the_same_each_time_and_knows_nothing_of_the_training_temperature() -> None:
     assert code() == code(agent=AgentConfig(temperature=0.3)) == code(limits=SearchLimits(results=5))
     assert len(code()) == 12
+
+
+def test_unlike_codes_say_which_part_differs() -> None:
+    one = comparability("data", "exact", AgentConfig(), SearchLimits(), None)
+    two = comparability("data", "exact-closed", AgentConfig(max_turns=4), SearchLimits(), None)
+    assert one.differing(two) == ("limits", "judge")
+    assert one.differing(one.judged_by("exact-closed")) == ("judge",)
+    assert two.judged_by("exact").differing(one) == ("limits",)
+
+
+def test_the_parts_of_the_code_are_in_the_log(tmp_path: Path) -> None:
+    run(tmp_path)
+    (record, _) = [event.data for _, event in read_events(tmp_path) if event.kind is Kind.EVALUATION]
+    assert record["comparability_parts"] == {"judge": "exact-closed"}

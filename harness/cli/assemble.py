@@ -5,6 +5,7 @@ Everything heavy is imported inside the functions. Nothing else in the harness k
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import subprocess
@@ -57,8 +58,22 @@ def question_set(name: str, data: Mapping[str, Path]) -> QuestionSet:
 
 
 def open_judge(name: str, closed: bool) -> Judge:
-    judge: Judge = load("judges", name)(closed=closed)
+    """The judge that ``NAME`` or ``NAME:TARGET`` means, e.g. ``exact`` or ``llm:http://localhost:8000/v1#qwen``."""
+    name, _, target = name.partition(":")
+    factory = load("judges", name)
+    if target and "target" not in inspect.signature(factory).parameters:
+        raise UsageError(f"the judge {name!r} takes no target, got {target!r}: write --judge {name}")
+    judge: Judge = factory(closed=closed, target=target) if target else factory(closed=closed)
     return judge
+
+
+def refuse_evaluated(training: TaskSet, held_out: str, others: Sequence[TaskSet]) -> None:
+    """Raise ``DataError`` if a training task asks what the set's own held-out split or another set asks."""
+    from harness.tasks.overlap import refuse_overlap
+
+    evaluation = {training.name: training.split(held_out)}
+    evaluation |= {other.name: tuple(task for split in other.tasks.values() for task in split) for other in others}
+    refuse_overlap(training.split("train"), evaluation)
 
 
 def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engine:

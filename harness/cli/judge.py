@@ -18,7 +18,7 @@ def judge() -> None:
 
 
 @judge.command()
-@click.option("--judge", "name", required=True, help="Judge to check (harness list judges).")
+@click.option("--judge", "name", required=True, help="Judge to check: exact, gaia, llm:URL[#MODEL], llm:MODEL (harness list judges).")
 @click.option(
     "--cases", type=click.Path(path_type=Path), help="JSONL rows of question, gold, answer, correct, kind.  [default: shipped cases]"
 )
@@ -31,10 +31,18 @@ def calibrate(name: str, cases: Path | None, closed: bool, form: str) -> None:
     import asyncio
 
     from harness.cli.assemble import open_judge
+    from judges.base import close_judge
     from judges.calibration import SHIPPED_CASES, read_cases
     from judges.calibration import calibrate as measure
 
-    report = asyncio.run(measure(open_judge(name, closed), read_cases(cases or SHIPPED_CASES)))
+    async def measured() -> Report:
+        judge = open_judge(name, closed)
+        try:
+            return await measure(judge, read_cases(cases or SHIPPED_CASES))
+        finally:
+            await close_judge(judge)
+
+    report = asyncio.run(measured())
     click.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) if form == "json" else _table(report))
 
 
@@ -46,6 +54,7 @@ def _table(report: Report) -> str:
         f"judge {report.judge}: share of wrong answers accepted, of decided ones wrongly refused, of all left undecided (95% interval)"
     ]
     lines += ["", header, *rows]
+    lines += ["decided by " + ", ".join(f"{layer}: {count}" for layer, count in report.layers.items())] if report.layers else []
     lines += [f"  {reason}: {count}" for reason, count in sorted(report.statuses.items())]
     lines += [
         f"WRONG [{m.layer}] gold {' | '.join(m.case.gold)!r}, answer {m.case.answer[:80]!r}: {m.case.question}" for m in report.mistakes

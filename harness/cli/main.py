@@ -21,11 +21,13 @@ COMMANDS = {  # name: (where it is, one line for --help)
     "eval": ("harness.cli.eval:evaluate", "Evaluate a model on benchmarks, without guidance."),
     "study": ("harness.cli.study:study", "Run a comparison of trainers over several seeds."),
     "demo": ("harness.cli.demo:demo", "Train the tiny model both ways and show the board."),
+    "diagnose": ("harness.cli.diagnose:diagnose", "Measure what guidance does to a model or a run."),
     "list": ("harness.cli.list:list_", "List models, trainers, presets, judges, engines and benchmarks."),
     "explain": ("harness.cli.explain:explain", "Say where two presets differ, and what follows."),
     "guidance-budget": ("harness.cli.explain:guidance_budget", "Groups needed to identify the smallest sufficient level (Eq. 24)."),
     "doctor": ("harness.cli.doctor:doctor", "Say what works on this machine and how to mend the rest."),
     "leaderboard": ("harness.cli.leaderboard:leaderboard", "Show, serve or rebuild the leaderboard."),
+    "regrade": ("harness.cli.regrade:regrade", "Judge a finished run again, without running agents."),
     "judge": ("harness.cli.judge:judge", "Check a judge against answers with known verdicts."),
     "tiny": ("harness.cli.tiny:tiny", "Rebuild or check the tiny model that is shipped."),
 }

@@ -11,7 +11,16 @@ from pathlib import Path
 from benchmarks.evaluate import Evaluation, Part, comparability, evaluate
 from benchmarks.result import Result
 from harness.chat import Chat
-from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge, parse_data, provenance, question_set
+from harness.cli.assemble import (
+    QuestionSet,
+    environments,
+    open_engine,
+    open_judge,
+    parse_data,
+    provenance,
+    question_set,
+    refuse_evaluated,
+)
 from harness.cli.board import put_on_board
 from harness.cli.progress import RunProgress
 from harness.cli.run import RunPlace
@@ -22,6 +31,7 @@ from harness.models import model_directory
 from harness.registry import load
 from harness.types import Task
 from judges.attempts import Sampler
+from judges.base import close_judge
 from trainers.checkpoints import Checkpoints
 from trainers.config import RunConfig
 from trainers.guidance.noise import with_plan_noise
@@ -40,9 +50,11 @@ class Sources:
 
 def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     """Load the questions and find the model; whatever is wrong with either is said here, before a run exists."""
-    load("judges", config.judge), load("engines", config.engine)
-    questions = question_set(config.tasks, parse_data(data))
+    load("judges", config.judge.partition(":")[0]), load("engines", config.engine)
+    paths = parse_data(data)
+    questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
+    refuse_evaluated(questions.tasks, config.eval_split, [question_set(name, paths).tasks for name in paths if name != config.tasks])
     return Sources(questions=questions, directory=model_directory(config.model)[1])
 
 
@@ -81,11 +93,13 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
         stack.push_async_callback(engine.close)
         learner = DeepSpeedLearner(directory, config.learner)
         stack.callback(learner.close)
+        judge = open_judge(config.judge, questions.tasks.closed)
+        stack.push_async_callback(close_judge, judge)
         sampler = Sampler(
             engine=engine,
             chat=Chat.load(directory),
             env=environments(questions.tasks, config.search),
-            judge=open_judge(config.judge, questions.tasks.closed),
+            judge=judge,
             agent=config.agent,
             log=log,
             gate=asyncio.Semaphore(config.episodes or config.generation.slots),

@@ -69,7 +69,9 @@ class SearchEnv:
         self._limits = limits
 
     async def start(self, task: PublicTask) -> Opening:
-        return Opening(messages=({"role": "system", "content": SYSTEM}, {"role": "user", "content": task.question}), tools=TOOLS)
+        return Opening(
+            messages=({"role": "system", "content": SYSTEM}, {"role": "user", "content": task.question + task.closing}), tools=TOOLS
+        )
 
     async def step(self, actions: Sequence[Action]) -> tuple[Observation, ...]:
         return tuple([await self._execute(action) for action in actions])

@@ -91,5 +91,6 @@ def fingerprint_of(tasks: Iterable[Task], pages: str) -> str:
         actions = [[action.name, dict(action.arguments)] for action in task.actions]
         demonstration = [dict(message) for message in task.demonstration]
         whole = [task.id, task.question, list(task.gold), actions, demonstration, task.web, dict(task.tags)]
+        whole += [task.closing] if task.closing else []
         digest.update(json.dumps(whole, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
