@@ -47,6 +47,9 @@ _BUILT_IN = {
         "miniweb": ("benchmarks.closed_qa:MINIWEB", "generated web of linked pages, 1-4-hop questions, held-out test worlds"),
         "musique": ("benchmarks.closed_qa:MUSIQUE", "2-4-hop questions over Wikipedia paragraphs (--data musique=DIR)"),
         "hotpotqa": ("benchmarks.closed_qa:HOTPOTQA", "2-hop questions over Wikipedia paragraphs (--data hotpotqa=DIR)"),
+        "gpqa": ("benchmarks.lm_eval:GPQA", "graduate-level science questions, chain of thought (gated; --data gpqa=DIR)"),
+        "truthfulqa": ("benchmarks.lm_eval:TRUTHFULQA", "questions that invite false beliefs: mc1, mc2, gen (--data truthfulqa=DIR)"),
+        "ifeval": ("benchmarks.lm_eval:IFEVAL", "541 prompts with instructions that a program can check (--data ifeval=FILE)"),
     },
     "trainers": {
         "zero-rl": ("trainers.algorithms.grpo:ZeroRL", "GRPO without guidance"),

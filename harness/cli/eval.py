@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.lm_eval.config import LMEvalConfig
 from harness.config import Section, build, home, identity, load_yaml, merge, operational, parse_assignment, restore, store, to_json
 from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
@@ -19,6 +20,7 @@ from harness.episode import AgentConfig
 from harness.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
+    from benchmarks.base import Suite
     from harness.cli.assemble import QuestionSet
     from harness.events import Recorder
 
@@ -45,6 +47,7 @@ class EvalConfig(Section):
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()
+    lm_eval: LMEvalConfig = LMEvalConfig()
 
 
 @click.command(short_help="Evaluate a model on benchmarks, without guidance.")
@@ -61,12 +64,17 @@ class EvalConfig(Section):
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
 def evaluate(**options: Any) -> None:
     """Evaluate MODEL on BENCHMARKS: every task once, greedily, never with guidance."""
-    from harness.cli.assemble import parse_data, question_set
+    from benchmarks.base import Benchmark
+    from harness.cli.assemble import open_benchmark, parse_data, question_set
     from harness.models import model_directory
 
     config = resolve(options)
     paths = parse_data(options["data"])
-    sets = [question_set(name, paths) for name in config.benchmarks]
+    found = {name: open_benchmark(name) for name in config.benchmarks}
+    for name, suite in found.items():
+        if not isinstance(suite, Benchmark):
+            suite.check(paths.get(name), config.split)
+    sets = [question_set(name, paths) if isinstance(each, Benchmark) else each for name, each in found.items()]
     _, directory = model_directory(config.model)
     folder = (
         options["out"]
@@ -77,7 +85,7 @@ def evaluate(**options: Any) -> None:
             raise UsageError(f"{folder} holds an evaluation with other settings; choose another --out")
     else:
         store(config, folder / "config.json")
-    for line in asyncio.run(_run(config, folder, sets, directory)):
+    for line in asyncio.run(_run(config, folder, sets, directory, paths)):
         click.echo(line)
 
 
@@ -96,7 +104,9 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     return build(EvalConfig, merge(nested(settings), file, *sets, flags, {"benchmarks": names}))
 
 
-async def _run(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], directory: Path) -> list[str]:
+async def _run(
+    config: EvalConfig, folder: Path, sets: Sequence[QuestionSet | Suite], directory: Path, data: Mapping[str, Path]
+) -> list[str]:
     from harness.cli.assemble import provenance
     from harness.cli.board import put_on_board
     from harness.events import Kind, Recorder
@@ -115,7 +125,7 @@ async def _run(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], di
         }
         log.record(Kind.RUN, {**started, "provenance": provenance()})
         try:
-            lines = await _evaluate(config, folder, sets, directory, log, who)
+            lines = await _evaluate(config, folder, sets, directory, log, who, data)
         except HarnessError as error:
             log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
             raise
@@ -125,20 +135,45 @@ async def _run(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], di
 
 
 async def _evaluate(
-    config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], directory: Path, log: Recorder, who: Mapping[str, Any]
+    config: EvalConfig,
+    folder: Path,
+    sets: Sequence[QuestionSet | Suite],
+    directory: Path,
+    log: Recorder,
+    who: Mapping[str, Any],
+    data: Mapping[str, Path],
 ) -> list[str]:
+    from benchmarks.base import SuiteRun
     from benchmarks.evaluate import Evaluation, comparability, evaluate, recorded_scores
     from harness.chat import Chat
-    from harness.cli.assemble import environments, open_engine, open_judge
+    from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge
     from harness.cli.progress import EvalProgress
     from judges.attempts import Sampler
 
-    lines = []
+    lines: list[str] = []
     async with AsyncExitStack() as stack:
         engine = open_engine(config.engine, directory, config.generation)
         stack.push_async_callback(engine.close)
         chat = Chat.load(directory)
+        gate = asyncio.Semaphore(config.episodes or config.generation.slots)
         for questions in sets:
+            if not isinstance(questions, QuestionSet):
+                suite = SuiteRun(
+                    engine=engine,
+                    chat=chat,
+                    context=config.generation.context,
+                    log=log,
+                    folder=folder,
+                    who=who,
+                    settings=config.lm_eval,
+                    data=data.get(questions.name),
+                    split=config.split,
+                    limit=config.limit,
+                    gate=gate,
+                    progress=EvalProgress,
+                )
+                lines += await questions.evaluate(suite)
+                continue
             split = config.split or questions.benchmark.split
             tasks = questions.tasks.split(split)[: config.limit]
             sampler = Sampler(
@@ -148,7 +183,7 @@ async def _evaluate(
                 judge=open_judge(config.judge, questions.tasks.closed),
                 agent=config.agent,
                 log=log,
-                gate=asyncio.Semaphore(config.episodes or config.generation.slots),
+                gate=gate,
             )
             evaluation = Evaluation(
                 id=f"{folder.name}/{questions.benchmark.name}/{split}",
