@@ -66,7 +66,7 @@ $(VENV)/.smollm2: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.extras: $(VENV)/.core
-	$(INSTALL) -e '.[postgres,lm-eval,reference]'
+	$(INSTALL) -e '.[postgres,lm-eval,reference,web]'
 	@touch $@
 
 # A browser and a database server for the tests that need them; where they cannot be installed, those tests are skipped by name.

@@ -36,6 +36,10 @@ DOORS = {
     "jinja2": ("leaderboard.web",),
     "click": ("harness.cli",),
     "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit"),
+    "httpcore": ("harness.web.live",),
+    "trafilatura": ("harness.web.live",),
+    "ddgs": ("harness.web.live",),
+    "bm25s": ("harness.web",),
     "ruamel": ("harness.config",),
 }
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.envs.base import Env
     from harness.tasks import TaskSet
     from harness.types import Task
+    from harness.web.base import Web
     from judges.base import Judge
 
 LM_EVAL = "lm-eval:"  # the benchmark lm-eval:TASK is any task of lm-evaluation-harness
@@ -84,11 +85,11 @@ def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engin
     return engine
 
 
-def environments(tasks: TaskSet, limits: Any) -> Callable[[Task], Env]:
-    """A fresh environment per task, over the web that the task names."""
+def environments(tasks: TaskSet, limits: Any, web: Web | None = None) -> Callable[[Task], Env]:
+    """A fresh environment per task, over the web that the task names, or over ``web`` for all."""
     from harness.envs.search import SearchEnv
 
-    return lambda task: SearchEnv(tasks.web(task.web), limits)
+    return lambda task: SearchEnv(web or tasks.web(task.web), limits)
 
 
 def provenance() -> dict[str, Any]:

@@ -42,6 +42,8 @@ class EvalConfig(Section):
     """Which engine generates."""
     judge: str = identity("exact")
     """Which judge scores."""
+    web: str | None = identity(None)
+    """The web that the tools search: corpus:PATH or live (null: the question set's own)."""
     episodes: int | None = operational(None, ge=1)
     """Episodes open at once (null: as many as the engine has slots; more only help where tools are slow)."""
     agent: AgentConfig = AgentConfig()
@@ -59,6 +61,7 @@ class EvalConfig(Section):
 @click.option("--seed", type=int, help="Seed of sampling.")
 @click.option("--engine", help="hf or vllm (harness list engines).")
 @click.option("--judge", help="Which judge scores (harness list judges).")
+@click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; an interrupted evaluation there is continued.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
@@ -98,7 +101,7 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     settings = {
         k: v for k, v in find_model(options["model"]).settings.items() if k.split(".")[0] in ("agent", "search", "generation", "engine")
     }
-    flags = {key: options[key] for key in ("model", "limit", "split", "seed", "engine", "judge") if options[key] is not None}
+    flags = {key: options[key] for key in ("model", "limit", "split", "seed", "engine", "judge", "web") if options[key] is not None}
     file = load_yaml(options["config_file"]) if options["config_file"] else {}
     sets = [parse_assignment(text) for text in options["assignments"]]
     return build(EvalConfig, merge(nested(settings), file, *sets, flags, {"benchmarks": names}))
@@ -148,6 +151,7 @@ async def _evaluate(
     from harness.chat import Chat
     from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge
     from harness.cli.progress import EvalProgress
+    from harness.web import open_web
     from judges.attempts import Sampler
 
     lines: list[str] = []
@@ -155,6 +159,7 @@ async def _evaluate(
         engine = open_engine(config.engine, directory, config.generation)
         stack.push_async_callback(engine.close)
         chat = Chat.load(directory)
+        web = open_web(config.web) if config.web else None
         gate = asyncio.Semaphore(config.episodes or config.generation.slots)
         for questions in sets:
             if not isinstance(questions, QuestionSet):
@@ -179,7 +184,7 @@ async def _evaluate(
             sampler = Sampler(
                 engine=engine,
                 chat=chat,
-                env=environments(questions.tasks, config.search),
+                env=environments(questions.tasks, config.search, web),
                 judge=open_judge(config.judge, questions.tasks.closed),
                 agent=config.agent,
                 log=log,
@@ -189,7 +194,9 @@ async def _evaluate(
                 id=f"{folder.name}/{questions.benchmark.name}/{split}",
                 benchmark=questions.benchmark.name,
                 split=split,
-                comparability=comparability(questions.tasks.fingerprint, sampler.judge.name, config.agent, config.search, config.limit),
+                comparability=comparability(
+                    f"{questions.tasks.fingerprint}{config.web or ''}", sampler.judge.name, config.agent, config.search, config.limit
+                ),
                 **who,
             )
             done = recorded_scores(folder, evaluation.id)

@@ -20,6 +20,7 @@ from harness.events import Kind, Recorder
 from harness.models import model_directory
 from harness.registry import load
 from harness.types import Task
+from harness.web import open_web
 from judges.attempts import Sampler
 from trainers.checkpoints import Checkpoints
 from trainers.config import RunConfig
@@ -82,7 +83,7 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
         sampler = Sampler(
             engine=engine,
             chat=Chat.load(directory),
-            env=environments(questions.tasks, config.search),
+            env=environments(questions.tasks, config.search, open_web(config.web) if config.web else None),
             judge=open_judge(config.judge, questions.tasks.closed),
             agent=config.agent,
             log=log,
@@ -163,7 +164,11 @@ class Evaluator:
             step=state.step,
             generated_tokens_total=state.generated_tokens,
             comparability=comparability(
-                self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, config.eval_limit
+                f"{self.questions.tasks.fingerprint}{config.web or ''}",
+                self.sampler.judge.name,
+                config.agent,
+                config.search,
+                config.eval_limit,
             ),
         )
         result = await evaluate(

@@ -310,14 +310,14 @@ def test_the_command_runs_a_suite(tmp_path: Path, data_dir: Callable[[str], Path
 
     from click.testing import CliRunner
 
-    from harness.cli.main import main
+    from harness.cli.main import cli
     from harness.tiny import model_dir
 
     model = tmp_path / "model"
     shutil.copytree(model_dir(), model)
     (model / "script.json").write_text('["A fern. Nothing else"]')
     options = ["--engine", "scripted", "--benchmarks", "ifeval", "--data", f"ifeval={data_dir('ifeval/input_data.jsonl')}", "--limit", "2"]
-    done = CliRunner().invoke(main, ["eval", "--model", str(model), *options, "--out", str(tmp_path / "run")], catch_exceptions=False)
+    done = CliRunner().invoke(cli, ["eval", "--model", str(model), *options, "--out", str(tmp_path / "run")], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "ifeval/test: prompt_level_strict_acc" in done.output and "(2 samples)" in done.output
     assert [a["task_id"] for a in events(tmp_path / "run", Kind.ATTEMPT)] == ["test-1000", "test-1001"]
