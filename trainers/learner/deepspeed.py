@@ -254,7 +254,7 @@ class Policy:
                 yield name, tensor.detach()
                 continue
             with deepspeed.zero.GatheredParameters([tensor]):
-                full = tensor.detach().clone()
+                full = tensor.detach().to("cpu", copy=True)  # one whole tensor at a time on the GPU, and not the whole model
             yield name, full
 
     def save(self, folder: Path) -> None:
