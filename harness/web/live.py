@@ -130,7 +130,7 @@ class LiveWeb:
         try:
             parts = urlsplit(url)
             if (parts.hostname, parts.port) in self._allowed and parts.scheme in ("http", "https"):
-                return url
+                return parts._replace(fragment="").geturl()
         except ValueError:
             pass
         return checked_url(url)
