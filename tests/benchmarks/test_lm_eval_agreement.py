@@ -133,11 +133,19 @@ def test_the_methods_that_lm_eval_calls_answer_as_its_own_model_does(random_mode
     assert said == their.generate_until(asked)
 
 
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_HOME", str(tmp_path_factory.mktemp("smollm2")))
+        return model_directory("smollm2-135m")[1]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not has_smollm2, reason="make smollm2")
 @pytest.mark.parametrize("part", ["mc1", "mc2", "gen", "ifeval"])
-def test_smollm2_gets_the_same_numbers_from_both_over_fifty_samples(data_dir: Callable[[str], Path], tmp_path: Path, part: str) -> None:
-    directory = model_directory("smollm2-135m")[1]
+def test_smollm2_gets_the_same_numbers_from_both_over_fifty_samples(
+    smollm2: Path, data_dir: Callable[[str], Path], tmp_path: Path, part: str
+) -> None:
     suite = IFEVAL if part == "ifeval" else shrunk(TRUTHFULQA, 817, part)
     data = data_dir("ifeval/input_data.jsonl") if part == "ifeval" else data_dir("truthfulqa/hf-013686a")
-    agree(suite, directory, data, tmp_path / "run", limit=50)
+    agree(suite, smollm2, data, tmp_path / "run", limit=50)
