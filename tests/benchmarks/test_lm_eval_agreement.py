@@ -110,8 +110,10 @@ def test_the_methods_that_lm_eval_calls_answer_as_its_own_model_does(random_mode
         return [Instance(request_type=kind, doc={}, arguments=a, idx=i, metadata=("t", i, 1)) for i, a in enumerate(arguments)]
 
     their = their_model(random_model)
-    greedy = their.generate_until(instances("generate_until", ("Who is", {"until": [], "max_gen_toks": 2})))[0]
-    pairs = instances("loglikelihood", ("Who is", " the Envoy?"), ("Who is ", "it"), ("", "Nobody at all"), ("Who is", greedy))
+    contexts = ("Who is", "Page", "The Healer", "a", "1 2 3", "Rival of", "Envoy:", "And")
+    first = their.generate_until(instances("generate_until", *((c, {"until": [], "max_gen_toks": 1}) for c in contexts)))
+    likeliest = [(c, said) for c, said in zip(contexts, first, strict=True) if said]
+    pairs = instances("loglikelihood", ("Who is", " the Envoy?"), ("Who is ", "it"), ("", "Nobody at all"), *likeliest)
     texts = instances("loglikelihood_rolling", ("Who is the Healer of the Rival?",), ("Nobody. " * 400,))
     asked = instances("generate_until", ("Who is", {"until": ["e"], "max_gen_toks": 20}), ("Page", {"until": [], "max_gen_toks": 9}))
 
@@ -128,7 +130,7 @@ def test_the_methods_that_lm_eval_calls_answer_as_its_own_model_does(random_mode
     scored, rolling, said = asyncio.run(ours())
     expected = their.loglikelihood(pairs)
     assert [s[0] for s in scored] == pytest.approx([e[0] for e in expected], abs=1e-4)
-    assert [s[1] for s in scored] == [bool(e[1]) for e in expected] and scored[3][1]
+    assert [s[1] for s in scored] == [bool(e[1]) for e in expected] and {s[1] for s in scored} == {True, False}
     assert rolling == pytest.approx(their.loglikelihood_rolling(texts), rel=1e-5)
     assert said == their.generate_until(asked)
 
