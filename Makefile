@@ -69,7 +69,7 @@ $(VENV)/.smollm2: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.extras: $(VENV)/.core
-	$(INSTALL) -e '.[postgres,lm-eval,reference]'
+	$(INSTALL) -e '.[postgres,lm-eval,reference,web]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.core

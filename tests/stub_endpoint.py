@@ -39,6 +39,8 @@ class Stub:
             return response(401, {"error": {"message": f"no such key: {headers.get(b'authorization', b'').decode()}"}})
         if path == "/v1/models":
             return response(OK, {"data": [{"id": self.plan.get("model", "stub"), "max_model_len": self.plan.get("context", 4096)}]})
+        if path == "/v1/completions":
+            return response(OK, {"choices": [completion(json.loads(body))]})
         if path != "/v1/chat/completions":
             return response(404, {"error": {"message": f"no {path}"}})
         self.stats["requests"] += 1
@@ -94,6 +96,16 @@ class Stub:
             if draw < 0:
                 return str(kind)
         return None
+
+
+def completion(request: dict[str, Any]) -> dict[str, Any]:
+    """As vLLM answers ids for a prompt: the sampled ids continue it by counting; a token's log-probability is minus a tenth of its id."""
+    prompt = request["prompt"]
+    new = [prompt[-1] + 1 + i for i in range(request["max_tokens"])]
+    scored: list[float | None] = [-i / 10 for i in new]
+    if request.get("echo"):
+        scored = [None, *(-i / 10 for i in prompt[1:]), *scored]
+    return {"token_ids": new, "logprobs": {"token_logprobs": scored}, "finish_reason": "length"}
 
 
 def response(status: int, content: Any, **headers: str) -> bytes:

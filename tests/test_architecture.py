@@ -37,9 +37,13 @@ DOORS = {
     "matplotlib": ("harness.plots",),
     "click": ("harness.cli",),
     "httpx": ("harness.web.live", "leaderboard.submit", "judges.endpoint"),
+    "httpcore": ("harness.web.live",),
     "aiohttp": ("harness.engines.http",),
     "openpyxl": ("harness.tables",),
     "datasketch": ("harness.tasks.overlap",),
+    "trafilatura": ("harness.web.live",),
+    "ddgs": ("harness.web.live",),
+    "bm25s": ("harness.web",),
     "ruamel": ("harness.config",),
 }
 

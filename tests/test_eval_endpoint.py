@@ -167,7 +167,7 @@ def test_wrong_requests_are_answered_in_words(tmp_path: Path, capsys: pytest.Cap
         assert run_command(cli, arguments(stub, tmp_path / "run", "--turns", "2,x")) == 2
         assert "--turns '2,x'" in capsys.readouterr().err
         assert run_command(cli, arguments(stub, tmp_path / "run", "--web", "nowhere")) == 2
-        assert "--web 'nowhere'" in capsys.readouterr().err
+        assert "unknown web 'nowhere'" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.json").exists()
 
 

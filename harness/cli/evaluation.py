@@ -9,20 +9,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.base import Benchmark, Suite, SuiteRun
 from benchmarks.evaluate import Evaluation, Part, comparability, evaluate_all
 from benchmarks.resume import Fate, fate, recorded
 from harness.budget import Budget
 from harness.chat import Chat
-from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge, open_web, parse_data, provenance, question_set
+from harness.cli.assemble import (
+    QuestionSet,
+    environments,
+    open_benchmark,
+    open_engine,
+    open_judge,
+    parse_data,
+    provenance,
+    question_set,
+)
 from harness.cli.board import put_on_board
 from harness.cli.progress import EvalProgress
 from harness.config import store, to_json
 from harness.engines.base import ChatEngine, Engine
+from harness.engines.completions import CompletionsEngine
 from harness.engines.http import Endpoint, Served
 from harness.errors import HarnessError, UsageError, unknown
 from harness.events import Kind, Recorder
+from harness.models import model_directory
 from harness.types import Task
+from harness.web import open_web
+from harness.web.base import Web
 from judges.attempts import Sampler
+from judges.base import Judge, close_judge
 
 if TYPE_CHECKING:
     from harness.cli.eval import EvalConfig
@@ -63,10 +78,26 @@ class Model:
     context: int | None = None
 
 
-def load_sets(config: EvalConfig, data: Sequence[str]) -> list[QuestionSet]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked for: question sets that our agent answers, suites that bring their own prompts, and where data lies."""
+
+    sets: tuple[QuestionSet, ...]
+    suites: tuple[Suite, ...]
+    data: Mapping[str, Path]
+
+
+def find_benchmarks(config: EvalConfig, data: Sequence[str]) -> Wanted:
     """The benchmarks with their data; whatever is wrong with one is said here, before a model is loaded."""
     paths = parse_data(data)
-    return [question_set(name, paths) for name in config.benchmarks]
+    found = {name: open_benchmark(name) for name in config.benchmarks}
+    suites = {name: each for name, each in found.items() if not isinstance(each, Benchmark)}
+    for name, suite in suites.items():
+        suite.check(paths.get(name), config.split)
+        if config.remote and config.endpoint.tokenizer is None:
+            raise UsageError(f"{name} needs token ids of the endpoint: name the model's tokenizer with --set endpoint.tokenizer=NAME|DIR")
+    sets = tuple(question_set(name, paths) for name in found if name not in suites)
+    return Wanted(sets=sets, suites=tuple(suites.values()), data=paths)
 
 
 def variants(config: EvalConfig, sets: Sequence[QuestionSet]) -> list[Variant]:
@@ -86,11 +117,14 @@ def variants(config: EvalConfig, sets: Sequence[QuestionSet]) -> list[Variant]:
     return found
 
 
-def forecast(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet]) -> Iterator[str]:
-    """Per sample what would be reused, judged again or run, and why; then the sums. Loads no model and writes nothing."""
+def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
+    """Per sample what would be reused, judged again or run, and why; then the sums. Loads no model and writes nothing.
+
+    Suites keep their own account of what is recorded, so of them only the name is said.
+    """
     known = recorded(folder)
     counts = dict.fromkeys(Fate, 0)
-    for variant in variants(config, sets):
+    for variant in variants(config, wanted.sets):
         judge = open_judge(config.judge, variant.questions.tasks.closed).name
         for epoch in range(config.epochs):
             for task in variant.tasks:
@@ -98,82 +132,136 @@ def forecast(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet]) -> I
                 what, why = fate(kept, judge=judge, data=variant.questions.tasks.fingerprint)
                 counts[what] += 1
                 yield f"{what:<8} {variant.name}/{task.id}{f' epoch {epoch}' if config.epochs > 1 else ''}: {why}"
+    for suite in wanted.suites:
+        yield f"{suite.name}: what its log lacks would be run"
     yield "; ".join(f"{what} {count}" for what, count in counts.items())
 
 
-async def run_evaluation(config: EvalConfig, place: Place, sets: Sequence[QuestionSet]) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What the parts of one evaluation share. ``who``: model, method and seed, as the board names them; ``room``: episodes open at once."""
+
+    config: EvalConfig
+    place: Place
+    model: Model
+    log: Recorder
+    who: Mapping[str, Any]
+    room: asyncio.Semaphore
+    judges: Mapping[bool, Judge]  # by whether the question set is closed
+    web: Web | None
+
+
+async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> list[str]:
     """Build the parts, run, ingest; returns the closing words. The log says how the evaluation ended, also when it fails."""
-    plan = variants(config, sets)
+    plan = variants(config, wanted.sets)
+    web = open_web(config.web) if config.web else None
     async with AsyncExitStack() as stack:
+        judges = {closed: open_judge(config.judge, closed) for closed in {variant.questions.tasks.closed for variant in plan}}
+        for judge in judges.values():
+            stack.push_async_callback(close_judge, judge)
         model = await _open_model(config, place)
         stack.push_async_callback(model.engine.close)
         store(config, place.folder / "config.json")
         origin = place.origin
-        who = {"model": origin.get("model", model.name), "method": origin.get("method", "base"), "seed": origin.get("seed", config.seed)}
-        log = stack.enter_context(Recorder(place.folder))
-        started = {
-            "phase": "started",
-            "run_id": place.folder.name,
-            "command": "eval",
-            **who,
-            "config": to_json(config),
-            "parent": origin.get("run_id"),
-            "error": None,
-        }
-        log.record(Kind.RUN, {**started, "provenance": provenance()})
-        try:
-            lines = await _evaluate(config, place, plan, model, log, who)
-        except HarnessError as error:
-            log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
-            raise
-        log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
+        session = Session(
+            config=config,
+            place=place,
+            model=model,
+            log=stack.enter_context(Recorder(place.folder)),
+            who={"model": origin.get("model", model.name), "method": origin.get("method", "base"), "seed": origin.get("seed", config.seed)},
+            room=asyncio.Semaphore(config.episodes or model.at_once),
+            judges=judges,
+            web=web,
+        )
+        lines = await _recorded(session, plan, wanted)
     put_on_board(place.folder)
+    return [*lines, f"Run: {place.folder}"]
+
+
+async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -> list[str]:
+    """Run everything between the events that open and close a run."""
+    started = {
+        "phase": "started",
+        "run_id": session.place.folder.name,
+        "command": "eval",
+        **session.who,
+        "config": to_json(session.config),
+        "parent": session.place.origin.get("run_id"),
+        "error": None,
+    }
+    session.log.record(Kind.RUN, {**started, "provenance": provenance()})
+    try:
+        lines = await _evaluate(session, plan) if plan else []
+        for suite in wanted.suites:
+            lines += await suite.evaluate(_suite_run(session, suite, wanted.data))
+    except HarnessError as error:
+        session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
+        raise
+    session.log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
     return lines
 
 
-async def _evaluate(
-    config: EvalConfig, place: Place, plan: Sequence[Variant], model: Model, log: Recorder, who: Mapping[str, Any]
-) -> list[str]:
+async def _evaluate(session: Session, plan: Sequence[Variant]) -> list[str]:
+    """All question sets as one run, under one budget."""
+    config, model = session.config, session.model
     budget = Budget(limits=config.limits)
-    open_at_once = config.episodes or model.at_once
-    gate = asyncio.Semaphore(open_at_once)
-    web = open_web(config.web) if config.web else None
-    context = min(config.agent.context_tokens, model.context or config.agent.context_tokens)
-    parts = []
-    for variant in plan:
-        tasks = variant.questions.tasks
-        agent = config.agent.model_copy(update={"max_turns": variant.max_turns, "context_tokens": context})
-        sampler = Sampler(
-            engine=model.engine,
-            chat=model.chat,
-            env=environments(tasks, config.search, web),
-            judge=open_judge(config.judge, tasks.closed),
-            agent=agent,
-            log=log,
-            gate=gate,
-            budget=budget,
-        )
-        taken = [config.limit, list(config.sample)] if config.sample else config.limit
-        evaluation = Evaluation(
-            id=f"{place.folder.name}/{variant.name}",
-            benchmark=variant.questions.benchmark.name,
-            split=variant.split,
-            comparability=comparability(
-                tasks.fingerprint, sampler.judge.name, agent, config.search, taken, config.temperature, config.web or ""
-            ),
-            scope=f"{variant.questions.benchmark.name}{variant.suffix}",
-            data=tasks.fingerprint,
-            epochs=config.epochs,
-            temperature=config.temperature,
-            **who,
-        )
-        parts.append(Part(evaluation=evaluation, tasks=variant.tasks, sampler=sampler))
+    parts = [_part(session, variant, budget) for variant in plan]
     samples = sum(len(part.tasks) * config.epochs for part in parts)
     title = ", ".join(variant.name for variant in plan)
     with EvalProgress(title, samples, lambda: f"{budget.tokens:,} tokens" + (f", cost {budget.cost:.4g}" if budget.cost else "")) as bar:
-        results = await evaluate_all(parts, place.folder, bar.finished, at_once=2 * open_at_once)
-    lines = [f"{v.name}: {r.words()}\n  {r.details()}" for v, r in zip(plan, results, strict=True)]
-    return [*lines, f"Run: {place.folder}"]
+        results = await evaluate_all(parts, session.place.folder, bar.finished, at_once=2 * (config.episodes or model.at_once))
+    return [f"{v.name}: {r.words()}\n  {r.details()}" for v, r in zip(plan, results, strict=True)]
+
+
+def _part(session: Session, variant: Variant, budget: Budget) -> Part:
+    config, model, tasks = session.config, session.model, variant.questions.tasks
+    context = min(config.agent.context_tokens, model.context or config.agent.context_tokens)
+    agent = config.agent.model_copy(update={"max_turns": variant.max_turns, "context_tokens": context})
+    sampler = Sampler(
+        engine=model.engine,
+        chat=model.chat,
+        env=environments(tasks, config.search, session.web),
+        judge=session.judges[tasks.closed],
+        agent=agent,
+        log=session.log,
+        gate=session.room,
+        budget=budget,
+    )
+    taken = [config.limit, list(config.sample)] if config.sample else config.limit
+    evaluation = Evaluation(
+        id=f"{session.place.folder.name}/{variant.name}",
+        benchmark=variant.questions.benchmark.name,
+        split=variant.split,
+        comparability=comparability(
+            tasks.fingerprint, sampler.judge.name, agent, config.search, taken, config.temperature, config.web or ""
+        ),
+        scope=f"{variant.questions.benchmark.name}{variant.suffix}",
+        data=tasks.fingerprint,
+        epochs=config.epochs,
+        temperature=config.temperature,
+        **session.who,
+    )
+    return Part(evaluation=evaluation, tasks=variant.tasks, sampler=sampler)
+
+
+def _suite_run(session: Session, suite: Suite, data: Mapping[str, Path]) -> SuiteRun:
+    config, model = session.config, session.model
+    if isinstance(model.engine, ChatEngine) or model.chat is None:
+        raise UsageError(f"{suite.name} needs an engine of token ids, and {config.model} was opened as a chat endpoint")
+    return SuiteRun(
+        engine=model.engine,
+        chat=model.chat,
+        context=model.context or config.generation.context,
+        log=session.log,
+        folder=session.place.folder,
+        who=session.who,
+        settings=config.lm_eval,
+        data=data.get(suite.name),
+        split=config.split,
+        limit=config.limit,
+        gate=session.room,
+        progress=EvalProgress,
+    )
 
 
 async def _open_model(config: EvalConfig, place: Place) -> Model:
@@ -187,7 +275,10 @@ async def _open_model(config: EvalConfig, place: Place) -> Model:
         await endpoint.close()
         raise
     endpoint.model = served.id
-    return Model(engine=endpoint, chat=None, name=served.id, at_once=config.endpoint.concurrency, context=served.context)
+    common: dict[str, Any] = {"name": served.id, "at_once": config.endpoint.concurrency, "context": served.context}
+    if config.endpoint.tokenizer is None:
+        return Model(engine=endpoint, chat=None, **common)
+    return Model(engine=CompletionsEngine(endpoint), chat=Chat.load(model_directory(config.endpoint.tokenizer)[1]), **common)
 
 
 def _choose(listed: Sequence[Served], config: EvalConfig) -> Served:

@@ -30,6 +30,7 @@ from harness.events import Kind, Recorder
 from harness.models import model_directory
 from harness.registry import load
 from harness.types import Task
+from harness.web import open_web
 from judges.attempts import Sampler
 from judges.base import close_judge
 from trainers.checkpoints import Checkpoints
@@ -98,7 +99,7 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
         sampler = Sampler(
             engine=engine,
             chat=Chat.load(directory),
-            env=environments(questions.tasks, config.search),
+            env=environments(questions.tasks, config.search, open_web(config.web) if config.web else None),
             judge=judge,
             agent=config.agent,
             log=log,
@@ -197,7 +198,9 @@ class Evaluator:
             step=state.step,
             generated_tokens_total=state.generated_tokens,
             data=self.questions.tasks.fingerprint,
-            comparability=comparability(self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, limit),
+            comparability=comparability(
+                self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, limit, web=config.web or ""
+            ),
         )
         result = await evaluate(Part(evaluation=evaluation, tasks=tasks, sampler=self.sampler), self.place.folder)
         self.progress.say(f"step {state.step}: {config.tasks}/{split}: {result.words()}")

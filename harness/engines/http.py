@@ -58,6 +58,9 @@ class EndpointConfig(Section):
     """Environment variable that holds the API key, if the endpoint wants one; the key is never stored or logged."""
     tokens_field: Literal["max_tokens", "max_completion_tokens"] = operational("max_tokens")
     """What the endpoint calls the limit of a reply's tokens."""
+    tokenizer: str | None = operational(None)
+    """Where the model's tokenizer is (a name of the model table, a directory, a hub id). With it the server is asked for token ids by
+    /completions, as vLLM's server answers them: lm-eval's benchmarks need that (null: messages by /chat/completions)."""
     price_prompt: float | None = operational(None, ge=0)
     """Price of a million prompt tokens, in any currency (null: costs are not counted)."""
     price_generated: float | None = operational(None, ge=0)

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import pytest
 from stub_endpoint import StubEndpoint
 
-from harness.engines.base import ChatEngine, ChatReply, ChatRequest
+from harness.engines.base import ChatEngine, ChatReply, ChatRequest, Request
+from harness.engines.completions import CompletionsEngine
 from harness.engines.http import Endpoint, EndpointConfig, Served, _seconds, _text, checked_url
 from harness.engines.pace import Pace
 from harness.errors import ContextOverflowError, EngineError, HarnessError, UsageError
-from harness.types import FinishReason, Usage
+from harness.types import FinishReason, Span, Usage
 
 T = TypeVar("T")
 ANSWERS = {f"Question {i}?": str(i) for i in range(40)}
@@ -191,3 +192,18 @@ def test_an_endpoint_is_a_chat_engine_and_a_token_engine_is_none() -> None:
 
     assert isinstance(Endpoint("http://host/v1", "m", EndpointConfig()), ChatEngine)
     assert not isinstance(ScriptedEngine(("x",), lambda text: [1]), ChatEngine)
+
+
+def test_with_token_ids_an_endpoint_generates_and_scores_like_any_engine() -> None:
+    async def work(endpoint: Endpoint) -> tuple[Span, list[list[float]]]:
+        engine = CompletionsEngine(endpoint)
+        assert not isinstance(engine, ChatEngine)
+        span = await engine.generate(Request(ids=(5, 6), max_tokens=2, temperature=0.0))
+        with pytest.raises(EngineError, match="temperature 1 only"):
+            await engine.score([(1, 2)], temperature=0.5)
+        return span, await engine.score([(10, 20, 30), (40, 50)])
+
+    with StubEndpoint() as stub:
+        span, scores = asked(stub, work)
+    assert span == Span(ids=(7, 8), logprobs=(-0.7, -0.8), finish=FinishReason.LENGTH)
+    assert scores == [[-2.0, -3.0], [-5.0]]
