@@ -40,6 +40,9 @@ DOORS = {
     "openpyxl": ("harness.tables",),
     "datasketch": ("harness.tasks.overlap",),
     "ruamel": ("harness.config",),
+    "cryptography": ("leaderboard.bundles",),
+    "wandb": ("harness.trackers",),
+    "trackio": ("harness.trackers",),
 }
 
 

@@ -17,6 +17,7 @@ from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import HarnessError, UsageError
+from harness.trackers import TrackerName, check_trackers, tracking
 
 if TYPE_CHECKING:
     from harness.cli.assemble import QuestionSet
@@ -42,6 +43,8 @@ class EvalConfig(Section):
     """Which judge scores."""
     episodes: int | None = operational(None, ge=1)
     """Episodes open at once (null: as many as the engine has slots; more only help where tools are slow)."""
+    trackers: tuple[TrackerName, ...] = operational(())
+    """Dashboards that get the scores as well: tensorboard, wandb (offline) or trackio."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()
@@ -65,6 +68,7 @@ def evaluate(**options: Any) -> None:
     from harness.models import model_directory
 
     config = resolve(options)
+    check_trackers(config.trackers)
     paths = parse_data(options["data"])
     sets = [question_set(name, paths) for name in config.benchmarks]
     _, directory = model_directory(config.model)
@@ -103,7 +107,7 @@ async def _run(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], di
 
     origin = trained_by(directory)
     who = {"model": origin.get("model", config.model), "method": origin.get("method", "base"), "seed": origin.get("seed", config.seed)}
-    with Recorder(folder) as log:
+    with tracking(config.trackers, folder, to_json(config)) as feed, Recorder(folder, listener=feed) as log:
         started = {
             "phase": "started",
             "run_id": folder.name,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import bundle
 from harness.config import home
 from harness.errors import UsageError
 
@@ -44,6 +45,10 @@ def _narrowing(command: click.decorators.FC) -> click.decorators.FC:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+for _command in (bundle.bundle, bundle.submit, bundle.token, bundle.key):
+    leaderboard.add_command(_command)
 
 
 @leaderboard.command()
@@ -107,14 +112,17 @@ def export(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; anything but loopback shows the pages to the network."
 )
 @click.option("--show-gated", is_flag=True, help="Show questions of gated sets, too, which must not become public.")
-def serve(port: int, host: str, show_gated: bool) -> None:
+@click.option("--accept-submissions", is_flag=True, help="Take result bundles from holders of a token (`harness leaderboard token`).")
+def serve(port: int, host: str, show_gated: bool, accept_submissions: bool) -> None:
     """Serve the pages; they follow runs that are still going on."""
+    from leaderboard.submissions import Inbox
     from leaderboard.web.app import Site, create_app
     from leaderboard.web.server import listen, serve_forever
 
     sock = listen(host, port)
     engine = _database()
-    app = create_app(Site(engine=engine, runs_dir=home() / "runs", hosts=(host,), show_gated=show_gated))
+    inbox = Inbox(engine=engine, home=home()) if accept_submissions else None
+    app = create_app(Site(engine=engine, runs_dir=home() / "runs", hosts=(host,), show_gated=show_gated, inbox=inbox))
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"The leaderboard is at http://{shown}:{sock.getsockname()[1]}/  (stop with Ctrl-C)")
     serve_forever(app, sock)

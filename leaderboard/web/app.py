@@ -30,7 +30,9 @@ from leaderboard.calibrations import read_calibrations
 from leaderboard.ingest import ingest_all
 from leaderboard.records import RunInfo, SampleFilter, SampleInfo
 from leaderboard.store import Store
+from leaderboard.submissions import Inbox
 from leaderboard.web.board import board_page
+from leaderboard.web.cache import PageCache
 from leaderboard.web.compare import FILTERS, CompareQuery, compare_page
 from leaderboard.web.diff import diff_page
 from leaderboard.web.judges import judges_page
@@ -40,6 +42,7 @@ from leaderboard.web.reported import reported_page
 from leaderboard.web.run import run_page, runs_page
 from leaderboard.web.sample import sample_page, samples_page
 from leaderboard.web.security import HEADERS, Guard
+from leaderboard.web.submissions import Submissions
 from leaderboard.web.templating import environment
 from leaderboard.words import EMPTY
 
@@ -56,6 +59,8 @@ class Site:
     runs_dir: Path | None = None
     hosts: tuple[str, ...] = ()
     show_gated: bool = False
+    inbox: Inbox | None = None
+    """Takes submissions, where the operator wants them."""
 
     @property
     def home(self) -> Path | None:
@@ -76,10 +81,11 @@ def create_app(site: Site) -> Starlette:
         Route("/runs/{run_id}/events", pages.events),
         Route("/runs/{run_id}/samples", pages.samples),
         Route("/runs/{run_id}/samples/{attempt_id:path}", pages.sample),
+        *([] if site.inbox is None else Submissions(site.inbox).routes()),
         Mount("/static", StaticFiles(packages=[("leaderboard.web", "static")])),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: pages.error, Exception: pages.error}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=site.hosts)])
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=site.hosts), Middleware(PageCache)])
 
 
 class _Kept:

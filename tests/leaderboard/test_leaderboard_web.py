@@ -187,11 +187,10 @@ def test_gold_of_a_gated_set_is_hidden(tmp_path: Path) -> None:
 
 def test_a_sample_whose_run_directory_is_gone_says_so(tmp_path: Path) -> None:
     run_dir = build(tmp_path / "runs", Recipe(model="tiny", method="base", questions=2))
-    browser = client(tmp_path)
     address = "/runs/tiny-base-s0/samples/tiny-base-s0/eval/miniweb/test/0/test-000/k0/0"
-    assert "Turn 1" in browser.get(address).text
+    assert "Turn 1" in client(tmp_path).get(address).text
     (run_dir / "events").rename(run_dir / "elsewhere")
-    found = browser.get(address)
+    found = client(tmp_path).get(address)
     assert found.status_code == 200 and "moved or deleted" in found.text
 
 
@@ -220,6 +219,22 @@ def test_a_foreign_host_is_refused(pages: TestClient) -> None:
     assert pages.get("/", headers={"Host": "localhost:8765"}).status_code == 200
     assert pages.get("/", headers={"Host": "[::1]:8765"}).status_code == 200
     assert host_name("[::1]:80") == "::1" and host_name("LocalHost:1") == "localhost"
+
+
+def test_what_another_site_sends_is_refused(pages: TestClient) -> None:
+    refused = pages.get("/", headers={"Origin": "https://evil.example"})
+    assert refused.status_code == 403 and refused.headers["content-security-policy"].startswith("default-src 'none'")
+    assert pages.get("/", headers={"Origin": "null"}).status_code == 403
+    assert pages.get("/", headers={"Origin": "http://127.0.0.1"}).status_code == 200
+
+
+def test_an_unchanged_page_is_not_sent_again_and_a_fresh_one_not_made_again(board_home: Path) -> None:
+    visitor = client(board_home)
+    first = visitor.get("/runs")
+    assert first.headers["cache-control"] == "no-cache" and first.headers["etag"]
+    again = visitor.get("/runs", headers={"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304 and again.content == b"" and "content-security-policy" in again.headers
+    assert "etag" not in visitor.get("/nothing").headers and "etag" in visitor.get("/runs?model=tiny").headers
 
 
 def test_only_reading_is_possible(pages: TestClient) -> None:
