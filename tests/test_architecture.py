@@ -45,6 +45,9 @@ DOORS = {
     "ddgs": ("harness.web.live",),
     "bm25s": ("harness.web",),
     "ruamel": ("harness.config",),
+    "cryptography": ("leaderboard.bundles",),
+    "wandb": ("harness.trackers",),
+    "trackio": ("harness.trackers",),
 }
 
 

@@ -10,6 +10,7 @@ from harness.config import Section, identity, operational
 from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
+from harness.trackers import TrackerName
 from trainers.learner.base import LearnerConfig
 
 
@@ -59,6 +60,8 @@ class RunConfig(Section):
     """How many checkpoints stay on disk."""
     episodes: int | None = operational(None, ge=1)
     """Episodes open at once (null: as many as the engine has slots; more only help where tools are slow)."""
+    trackers: tuple[TrackerName, ...] = operational(())
+    """Dashboards that get the run's numbers as well: tensorboard, wandb (offline) or trackio."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()

@@ -19,6 +19,7 @@ from harness.engines.http import EndpointConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import UsageError
+from harness.trackers import TrackerName, check_trackers
 
 
 class EvalConfig(Section):
@@ -52,6 +53,8 @@ class EvalConfig(Section):
     """The web that the tools search: corpus:PATH or live (null: the question set's own)."""
     episodes: int | None = operational(None, ge=1)
     """Episodes open at once (null: as many as the engine serves together; more only help where tools are slow)."""
+    trackers: tuple[TrackerName, ...] = operational(())
+    """Dashboards that get the scores as well: tensorboard, wandb (offline) or trackio."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()
@@ -90,6 +93,7 @@ def evaluate(**options: Any) -> None:
     from harness.cli.evaluation import Place, find_benchmarks, forecast, run_evaluation
 
     config = resolve(options)
+    check_trackers(config.trackers)
     wanted = find_benchmarks(config, options["data"])
     folder = options["out"] or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / "config.json").exists():

@@ -33,6 +33,7 @@ from harness.engines.http import Endpoint, Served
 from harness.errors import HarnessError, UsageError, unknown
 from harness.events import Kind, Recorder
 from harness.models import model_directory
+from harness.trackers import tracking
 from harness.types import Task
 from harness.web import open_web
 from harness.web.base import Web
@@ -162,12 +163,13 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> li
         model = await _open_model(config, place)
         stack.push_async_callback(model.engine.close)
         store(config, place.folder / "config.json")
+        feed = stack.enter_context(tracking(config.trackers, place.folder, to_json(config)))
         origin = place.origin
         session = Session(
             config=config,
             place=place,
             model=model,
-            log=stack.enter_context(Recorder(place.folder)),
+            log=stack.enter_context(Recorder(place.folder, listener=feed)),
             who={"model": origin.get("model", model.name), "method": origin.get("method", "base"), "seed": origin.get("seed", config.seed)},
             room=asyncio.Semaphore(config.episodes or model.at_once),
             judges=judges,

@@ -29,6 +29,7 @@ from harness.errors import HarnessError
 from harness.events import Kind, Recorder
 from harness.models import model_directory
 from harness.registry import load
+from harness.trackers import check_trackers, tracking
 from harness.types import Task
 from harness.web import open_web
 from judges.attempts import Sampler
@@ -52,6 +53,7 @@ class Sources:
 def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     """Load the questions and find the model; whatever is wrong with either is said here, before a run exists."""
     load("judges", config.judge.partition(":")[0]), load("engines", config.engine)
+    check_trackers(config.trackers)
     paths = parse_data(data)
     questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
@@ -61,7 +63,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
 
 async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> str:
     """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
-    with Recorder(place.folder) as log:
+    with tracking(config.trackers, place.folder, to_json(config)) as feed, Recorder(place.folder, listener=feed) as log:
         log.record(Kind.RUN, run_record(config, place, "started"))
         try:
             result = await _train(config, place, sources.questions, sources.directory, log)
