@@ -54,10 +54,11 @@ def shown_page(
     columns = _paper_order([c for c in board.columns if any(c in e.cells for e in entries)])
     shown = _Shown(board=board, query=query, columns=columns, tags=tags, top=top)
     by = next((c for c in board.columns if column_id(c) == query.sort.removeprefix("-")), None)
+    groups = _by_model(shown) if by is None else _by_column(shown, by)
     return BoardPage(
         spans=tuple(_spans(shown)),
         columns=tuple(_heading(shown, c) for c in shown.columns),
-        groups=_by_model(shown) if by is None else _by_column(shown, by),
+        groups=groups,
         findings=tuple(_findings(board)[:MOST_FINDINGS]),
         views=tuple(Link(words=VIEW_WORDS[v], href=query.address(view=v), current=v == query.view) for v in VIEWS),
         view=query.view,
@@ -69,7 +70,7 @@ def shown_page(
         has_any=bool(measurements or entries),
         without_reported=query.address(reported=False),
         unchecked=tuple(sorted({m.judge for e in entries for c in e.cells.values() for m in c.runs} - {*calibrated})),
-        has_reported=any(row.reported for group in _by_model(shown) for row in group.rows),
+        has_reported=any(row.reported for group in groups for row in group.rows),
     )
 
 

@@ -57,8 +57,3 @@ class BoardQuery:
     def unfolded_by(self, benchmark: str) -> str | None:
         """The tag that unfolds a benchmark, empty for any, None where it is folded."""
         return dict(self.unfold).get(benchmark)
-
-    def toggled(self, benchmark: str, tag: str) -> str:
-        """The address with this benchmark unfolded by ``tag``, or folded where it already is."""
-        rest = tuple(pair for pair in self.unfold if pair[0] != benchmark)
-        return self.address(unfold=rest if self.unfolded_by(benchmark) == tag else (*rest, (benchmark, tag)))

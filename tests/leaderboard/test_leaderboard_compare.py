@@ -272,6 +272,7 @@ def test_the_board_is_made_anew_only_when_the_database_changes(tmp_path: Path, m
     original = Store.measurements
     monkeypatch.setattr(Store, "measurements", lambda self: made.append(1) or original(self))
     monkeypatch.setattr("leaderboard.web.app.READ_ON_SECONDS", 0.0)
+    monkeypatch.setattr("leaderboard.web.cache.FRESH_SECONDS", 0.0)
     build(tmp_path / "runs", Recipe(model="a", method="base", questions=2))
     browser = client(tmp_path)
     assert browser.get("/").text == browser.get("/").text and len(made) == 1
