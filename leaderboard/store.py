@@ -249,7 +249,8 @@ class Store:
 
 def _with_bounds(row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]]) -> dict[str, Any]:
     """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
-    whole = ends.get((row.pop("key"), row["evaluation"]), {}) if not row["part"] else {}
+    run = row.pop("key")
+    whole = {} if row["part"] else ends.get((run, row["evaluation"]), {})
     unbounded = row["metric"] == "calibration_error"
     return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"])), "outcomes": whole}
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -44,7 +45,7 @@ class Timing:
     def at(self, share: float) -> float:
         """A percentile, e.g. ``at(0.95)``."""
         ordered = sorted(self.milliseconds)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
     def words(self) -> str:
         cpu = "" if self.cpu is None else f", CPU {self.cpu:.1f} ms each"
