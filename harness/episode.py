@@ -1,7 +1,8 @@
 """One episode as one coroutine: render, generate, parse, act, until an answer or a budget ends it.
 
-Every turn is rendered for all views at once: the behaviour view (what the policy saw, with the hint if there is one) and
-the target view (the same messages without it). Nothing here knows why a hint is given, who trains on the result, or how it is scored.
+Every turn is rendered for all views at once: the behaviour view (what the policy saw, with the hint if there is one), the target view (the
+same messages without it), and a teacher's view where one is declared. Nothing here knows why a hint is given, who trains on the result, or
+how it is scored.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class Draw:
     level: int = 0
     index: int = 0
     hint: str = ""
+    teacher_hint: str | None = None  # declares a teacher's view: the same episode with this hint in the prompt
 
     def __post_init__(self) -> None:
-        if self.purpose is Purpose.EVAL and (self.level or self.hint):
+        if self.purpose is Purpose.EVAL and (self.level or self.hint or self.teacher_hint):
             raise HarnessError(f"{self.attempt_id}: guidance (level {self.level}, hint {self.hint!r}); evaluation is always unguided")
 
     @property
@@ -62,6 +64,7 @@ class _Transcript:
 
     behaviour: list[Ids]
     target: list[Ids]
+    teacher: list[Ids] | None = None
     spans: list[Span] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
 
@@ -69,7 +72,7 @@ class _Transcript:
         """(response tokens so far, length of the longest view)."""
         sampled = sum(len(z.ids) for z in self.spans)
         response = sampled + sum(len(c) for c in self.target[1:])
-        return response, sampled + max(sum(map(len, self.behaviour)), sum(map(len, self.target)))
+        return response, sampled + max(sum(map(len, view)) for view in (self.behaviour, self.target, self.teacher or ()))
 
     def ids(self) -> Ids:
         pending = self.behaviour[len(self.spans) :]
@@ -86,6 +89,8 @@ async def run_episode(draw: Draw, *, env: Env, engine: Engine, chat: Chat, confi
         opening = await env.start(draw.task.public())
         transcript.target.append(chat.prompt(opening.messages, opening.tools))
         transcript.behaviour.append(chat.prompt(with_hint(opening.messages, draw.hint), opening.tools))
+        if draw.teacher_hint is not None:
+            transcript.teacher = [chat.prompt(with_hint(opening.messages, draw.teacher_hint), opening.tools)]
         status, answer = await _converse(draw, transcript, env=env, engine=engine, chat=chat, config=config, temperature=temperature)
     except EngineError as error:
         status, detail = Status.ENGINE_ERROR, str(error)
@@ -107,6 +112,7 @@ async def run_episode(draw: Draw, *, env: Env, engine: Engine, chat: Chat, confi
         step=draw.step,
         index=draw.index,
         detail=detail,
+        teacher=None if transcript.teacher is None else tuple(transcript.teacher[:n]),
     )
 
 
@@ -153,4 +159,6 @@ async def _converse(
         context = chat.observation(shown)
         transcript.behaviour.append(context)
         transcript.target.append(context)
+        if transcript.teacher is not None:
+            transcript.teacher.append(context)
     return Status.TURN_LIMIT, None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from harness.errors import OutageError
 from harness.types import Attempt, Score, ScoreStatus
 
 
 class Judge(Protocol):
-    """Sees only the question, the gold answers and the extracted answer; never the transcript."""
+    """Sees only the question, the gold answers and the extracted answer; never the transcript. May raise ``OutageError``."""
 
     @property
     def name(self) -> str: ...
@@ -22,4 +23,7 @@ async def score_attempt(judge: Judge, attempt: Attempt) -> Score:
         return Score(value=None, status=ScoreStatus.OUTAGE, layer="episode", detail=attempt.detail)
     if attempt.answer is None:
         return Score(value=0.0, status=ScoreStatus.JUDGED, layer="no-answer", detail=attempt.status)
-    return await judge.score(attempt.task.question, attempt.task.gold, attempt.answer)
+    try:
+        return await judge.score(attempt.task.question, attempt.task.gold, attempt.answer)
+    except OutageError as error:
+        return Score(value=None, status=ScoreStatus.TRANSPORT_ERROR, layer=judge.name, detail=str(error))

@@ -15,7 +15,7 @@ from leaderboard.rows import NOT_A_RECIPE, flatten
 from leaderboard.stats import Comparison, Interval, Verdicts, compare, interval
 
 BASE = "base"
-METHOD_ORDER = {BASE: 0, "zero-rl": 1, "opsd": 2, "sft": 3, "actguide": 9}
+METHOD_ORDER = {BASE: 0, "zero-rl": 1, "opsd": 2, "sft": 3, "sft-rl": 4, "sft-actguide": 5, "actguide": 9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,15 @@ EMPTY = (
     "`harness eval --model tiny --benchmarks miniweb` only evaluates."
 )
 
-METHOD_TITLES = {"base": "base", "zero-rl": "+ RL (zero-RL)", "actguide": "+ ActGuide-RL", "sft": "+ SFT", "opsd": "+ OPSD"}
+METHOD_TITLES = {
+    "base": "base",
+    "zero-rl": "+ RL (zero-RL)",
+    "opsd": "+ OPSD",
+    "sft": "+ SFT",
+    "sft-rl": "+ SFT + RL",
+    "sft-actguide": "+ SFT + ActGuide-RL",
+    "actguide": "+ ActGuide-RL",
+}
 
 
 def method_title(method: str) -> str:

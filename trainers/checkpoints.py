@@ -20,10 +20,11 @@ from trainers.state import RunState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoints:
-    """Folders ``step-000010`` below ``folder``; only the newest ``keep`` stay."""
+    """Folders ``step-000010`` below ``folder``; only the newest ``keep`` stay, and those of the steps ``pinned``."""
 
     folder: Path
     keep: int = 2
+    pinned: tuple[int, ...] = ()
     origin: Mapping[str, object] = field(default_factory=dict)  # written beside the weights as harness.json
 
     def path(self, step: int) -> Path:
@@ -40,7 +41,8 @@ class Checkpoints:
         state.save(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        for old in self.complete()[: -self.keep]:
+        pinned = {self.path(step) for step in self.pinned}
+        for old in [folder for folder in self.complete() if folder not in pinned][: -self.keep]:
             shutil.rmtree(old)
         files = {str(p.relative_to(final)): _sha256(p) for p in sorted(final.rglob("*")) if p.is_file()}
         return {"step": state.step, "folder": str(final.relative_to(self.folder.parent)), "files": files}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from harness.types import Group, Member, Purpose, Task
+from harness.types import Group, Member, Purpose, Task, Trajectory
 from trainers.objectives.base import Objective
 from trainers.sample import Sample
 
@@ -19,17 +19,24 @@ class Rollouts(Protocol):
     @property
     def step(self) -> int: ...
 
-    async def sample(self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN) -> tuple[Member, ...]:
+    async def sample(
+        self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN, teacher_level: int = 0
+    ) -> tuple[Member, ...]:
         """Draw ``size`` trajectories of one task; ``level`` > 0 puts the first ``level`` expert actions into the prompt.
 
-        The seed of each depends on (run, purpose, step, task, level, index) only.
+        ``teacher_level`` > 0 also records how a teacher with so many actions in its prompt sees them. The seed of each depends on
+        (run, purpose, step, task, level, index) only.
         """
+        ...
+
+    async def demonstration(self, task: Task) -> Trajectory:
+        """The task's expert conversation as an episode would have recorded it; its log-probabilities are NaN."""
         ...
 
 
 class Algorithm(Protocol):
     def collect(self, tasks: Sequence[Task], rollouts: Rollouts) -> AsyncIterator[Group]:
-        """Yield one finished group per task, in any order; reads no learner state."""
+        """Yield at most one finished group per task, in any order; reads no learner state."""
         ...
 
     def credit(self, groups: Sequence[Group]) -> list[Sample]:
