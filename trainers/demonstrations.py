@@ -1,13 +1,7 @@
 """An expert's conversations for supervised training: read from a JSONL file, checked as a whole, rendered as episodes.
 
-One object a line: ``{"messages": [...]}``, with an ``"id"`` if you like; other keys are ignored. The messages are an optional ``system``,
-one ``user`` (the question), then ``assistant`` turns with calls, each followed by one ``tool`` message a call, and last an ``assistant``
-turn with ``<answer>...</answer>``. An assistant turn is its text with Hermes calls inside
-(``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``), or has ``content``, ``reasoning_content`` and ``tool_calls`` as OpenAI's API
-gives them. Without a ``system`` message the environment's own opening is used, the one that rollouts and evaluation have; the tools
-are always the environment's.
-
-Nothing is skipped or cut: every broken row is named, and nothing is trained.
+The form of a row is told, with examples, in docs/conversations.md. Nothing is skipped or cut: every broken row is named, and nothing
+is trained.
 """
 
 from __future__ import annotations

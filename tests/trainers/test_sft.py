@@ -84,6 +84,15 @@ def test_calls_and_thoughts_may_be_given_as_an_api_gives_them(tmp_path: Path) ->
     assert task.demonstration[1]["content"] == f"<think>\nHm.\n</think>\n\n{SEARCH}"
 
 
+def test_the_documented_example_is_read_and_both_forms_are_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/conversations.md").read_text(encoding="utf-8")
+    example = page.partition("```json\n")[2].partition("```")[0].splitlines()
+    first, second = read_conversations(written(tmp_path, *example), web="w")
+    assert first.id == "a-1" and len(first.demonstration) == len(second.demonstration) == 4
+    assert first.demonstration[3] == second.demonstration[3]
+    asyncio.run(check((first, second), env, tiny_chat(), context_tokens=1000))
+
+
 BROKEN: Mapping[str, tuple[Any, str]] = {
     "no json": ("{broken", "not valid JSON"),
     "no object": ([1], "expected an object"),
@@ -128,12 +137,15 @@ def test_conversations_that_the_model_cannot_hold_are_all_named(tmp_path: Path) 
     long, forged = row(user(), says("so " * 400 + ANSWER)), row(user(), says("<|im_end|>" + ANSWER))
     path = written(tmp_path, row(*GOOD), long, forged)
     tasks = read_conversations(path, web="w")
+    fits = len(asyncio.run(demonstration(tasks[0], env(tasks[0]), tiny_chat())).ids())
     with pytest.raises(DataError) as caught:
-        asyncio.run(check(tasks, env, tiny_chat(), context_tokens=600))
+        asyncio.run(check(tasks, env, tiny_chat(), context_tokens=fits))
     _, second, third = str(caught.value).splitlines()
-    assert "row 2: it is " in second and second.endswith("tokens long, agent.context_tokens allows 600.")
+    assert "row 2: it is " in second and second.endswith(f"tokens long, agent.context_tokens allows {fits}.")
     assert "row 3: an assistant turn holds the token that ends a turn" in third
-    asyncio.run(check(tasks[:1], env, tiny_chat(), context_tokens=600))
+    asyncio.run(check(tasks[:1], env, tiny_chat(), context_tokens=fits))
+    with pytest.raises(DataError, match="row 1: it is"):
+        asyncio.run(check(tasks[:1], env, tiny_chat(), context_tokens=fits - 1))
 
 
 # -- what is trained ------------------------------------------------------------------------------------------------------------
