@@ -6,6 +6,7 @@ the table is named by its directory or its hub id and runs with the defaults.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,6 +19,35 @@ _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Sizes of a Qwen-like decoder (its config.json), enough to count weights and the key-value cache."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied: bool = False
+    qkv_bias: bool = False  # Qwen2.5
+    qk_norm: bool = False  # Qwen3
+
+    @property
+    def parameters(self) -> int:
+        """Weights in all, a tied output head counted once."""
+        rows = (self.heads + 2 * self.kv_heads) * self.head_dim
+        attention = self.hidden * rows + self.heads * self.head_dim * self.hidden
+        attention += (rows if self.qkv_bias else 0) + (2 * self.head_dim if self.qk_norm else 0)
+        layer = attention + 3 * self.hidden * self.intermediate + 2 * self.hidden
+        return self.layers * layer + self.hidden + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def cache_bytes(self, size: int) -> int:
+        """Keys and values of one token at ``size`` bytes a number."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One model. Exactly one of ``repo_id``, ``prepare`` and ``directory`` says where it is."""
 
@@ -27,6 +57,7 @@ class ModelSpec:
     prepare: str | None = None  # "module:function" that returns a local directory, made if need be
     directory: Path | None = None
     context: int | None = None  # positions that the model was made for; None: its config.json says
+    shape: Shape | None = None  # from its published config.json, for memory plans without a download
     settings: Mapping[str, object] = field(default_factory=dict)  # dotted keys, laid over the defaults and under the user's
 
     def __post_init__(self) -> None:
@@ -86,6 +117,8 @@ _QWEN3_TEXT: dict[str, object] = {
     "learner.dtype": "bfloat16",
     "learner.zero_stage": 3,
     "learner.ranks": 8,
+    "generation.replicas": 8,
+    "generation.gpu_memory": 0.33,
     "learner.gradient_checkpointing": True,
 }
 _QWEN25_TEXT = {**_QWEN3_TEXT, "generation.context": 32_768, "agent.context_tokens": 32_768}
@@ -133,6 +166,7 @@ _ALL = (
         summary="Qwen3-8B; GPUs (the paper's largest)",
         repo_id="Qwen/Qwen3-8B",
         context=40_960,
+        shape=Shape(layers=36, hidden=4096, heads=32, kv_heads=8, head_dim=128, intermediate=12288, vocabulary=151_936, qk_norm=True),
         settings=_QWEN3_TEXT,
     ),
     ModelSpec(
@@ -140,6 +174,9 @@ _ALL = (
         summary="Qwen3-4B-Instruct-2507; GPUs",
         repo_id="Qwen/Qwen3-4B-Instruct-2507",
         context=262_144,
+        shape=Shape(
+            layers=36, hidden=2560, heads=32, kv_heads=8, head_dim=128, intermediate=9728, vocabulary=151_936, tied=True, qk_norm=True
+        ),
         settings=_QWEN3_TEXT,
     ),
     ModelSpec(
@@ -147,6 +184,9 @@ _ALL = (
         summary="Qwen2.5-3B-Instruct; GPUs",
         repo_id="Qwen/Qwen2.5-3B-Instruct",
         context=32_768,
+        shape=Shape(
+            layers=36, hidden=2048, heads=16, kv_heads=2, head_dim=128, intermediate=11_008, vocabulary=151_936, tied=True, qkv_bias=True
+        ),
         settings=_QWEN25_TEXT,
     ),
     ModelSpec(
@@ -154,7 +194,28 @@ _ALL = (
         summary="Qwen2.5-7B-Instruct; GPUs",
         repo_id="Qwen/Qwen2.5-7B-Instruct",
         context=32_768,
+        shape=Shape(layers=28, hidden=3584, heads=28, kv_heads=4, head_dim=128, intermediate=18_944, vocabulary=152_064, qkv_bias=True),
         settings=_QWEN25_TEXT,
     ),
 )
 MODELS: Mapping[str, ModelSpec] = {spec.name: spec for spec in _ALL}
+
+
+def shape_of(spec: ModelSpec) -> Shape | None:
+    """The shape in the table, or that of a model directory that is here already; None where neither is known."""
+    if spec.shape is not None or (spec.directory is None and spec.prepare is None):
+        return spec.shape
+    found = json.loads((model_directory(spec.name)[1] / "config.json").read_text(encoding="utf-8"))
+    heads = int(found["num_attention_heads"])
+    return Shape(
+        layers=found["num_hidden_layers"],
+        hidden=found["hidden_size"],
+        heads=heads,
+        kv_heads=found.get("num_key_value_heads") or heads,
+        head_dim=found.get("head_dim") or found["hidden_size"] // heads,
+        intermediate=found["intermediate_size"],
+        vocabulary=found["vocab_size"],
+        tied=bool(found.get("tie_word_embeddings", False)),
+        qkv_bias=found.get("model_type") == "qwen2" or bool(found.get("attention_bias", False)),
+        qk_norm=found.get("model_type") == "qwen3",
+    )

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.errors import HarnessError, MissingDependencyError, unknown
 
-KINDS = ("benchmarks", "trainers", "judges", "engines", "models")
+KINDS = ("benchmarks", "trainers", "presets", "judges", "engines", "models")
 MODELS = "harness.models:MODELS"  # the model table is data: a mapping of name to entry
 
 
@@ -55,6 +55,10 @@ _BUILT_IN = {
         "sft-rl": ("trainers.algorithms.sft:SFTZeroRL", "SFT, then zero-RL from its checkpoint"),
         "sft-actguide": ("trainers.algorithms.sft:SFTActGuide", "SFT, then ActGuide from its checkpoint"),
         "opsd": ("trainers.algorithms.opsd:OPSD", "self-distillation: the policy with the full plan teaches the policy without it"),
+    },
+    "presets": {
+        "paper": ("trainers.presets:PAPER", "Table 6, and Algorithm 1 to the letter"),
+        "release": ("trainers.presets:RELEASE", "what the authors' published code does"),
     },
     "judges": {
         "exact": ("judges.exact:ExactJudge", "an accepted alias of the gold answer, after normalisation"),

@@ -1,4 +1,4 @@
-"""Rollouts of one training step: draws of a task at a guidance level, all at once."""
+"""Rollouts of one training step: draws of a task under one guide, all at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from harness.episode import Draw
+from harness.errors import HarnessError
+from harness.guide import UNGUIDED, Guide
 from harness.types import Member, Purpose, Task, Trajectory
 from judges.attempts import Sampler
 from trainers.demonstrations import demonstration
-from trainers.guidance.inject import plan_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +22,19 @@ class StepRollouts:
     step: int
 
     async def sample(
-        self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN, teacher_level: int = 0
+        self,
+        task: Task,
+        *,
+        size: int,
+        level: int = 0,
+        guide: Guide = UNGUIDED,
+        purpose: Purpose = Purpose.TRAIN,
+        teacher: Guide = UNGUIDED,
     ) -> tuple[Member, ...]:
         """``size`` trajectories of one task at one level, in the order of their index."""
-        first = Draw(
-            task=task,
-            run_seed=self.run_seed,
-            purpose=purpose,
-            step=self.step,
-            level=level,
-            hint=plan_text(task.actions, level) if level else "",
-            teacher_hint=plan_text(task.actions, teacher_level) if teacher_level else None,
-        )
+        if bool(guide) != (level > 0):
+            raise HarnessError(f"{task.id}: level {level} with the guide {guide.words()!r}; level 0 has none, every other level has one")
+        first = Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, guide=guide, teacher=teacher)
         draws = [replace(first, index=i) for i in range(size)]
         temperature = self.sampler.agent.temperature
         return tuple(await asyncio.gather(*(self.sampler.attempt(draw, temperature=temperature) for draw in draws)))

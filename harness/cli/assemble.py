@@ -63,6 +63,10 @@ def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engin
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # its bars for a file of weights would break into the run's own progress
+    if config.replicas > 1:
+        from harness.engines.replicas import ReplicatedEngine
+
+        return ReplicatedEngine(name, directory, config)
     engine: Engine = load("engines", name)(directory, config)
     return engine
 

@@ -25,7 +25,7 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
 @click.command(short_help="Train a model on a question set, then evaluate it.")
 @click.option("--trainer", required=True, help="Algorithm (harness list trainers).")
 @click.option("--model", required=True, help="Name in the model table, a local directory, or a hub id.")
-@click.option("--preset", help="Named settings laid over the model's own: paper or release.")
+@click.option("--preset", help="Named settings laid over the model's own (harness list presets).")
 @click.option("--tasks", help="Question set to train on (default: miniweb).")
 @click.option(
     "--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie, or sft=FILE with conversations; may be repeated."
@@ -42,7 +42,10 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. learner.lr=1e-4; may be repeated.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved settings and the memory that each GPU would need, and stop.")
+@click.option(
+    "--gpu-gib", type=click.FloatRange(min=1), default=80.0, show_default=True, help="Memory of one GPU, for the plan of --dry-run."
+)
 def run(**options: Any) -> None:
     """Train MODEL with TRAINER, evaluate it unguided on held-out tasks, and put the result on the leaderboard."""
     if int(os.environ.get("RANK", "0")):  # started by torchrun: every rank but the first only obeys
@@ -54,15 +57,26 @@ def run(**options: Any) -> None:
 
     config = resolve(options)
     if options["dry_run"]:
-        import json
-
-        from harness.config import to_json
-
-        click.echo(json.dumps(to_json(config), indent=2))
+        _explain(config, options["gpu_gib"])
         return
     sources = find_sources(config, options["data"])  # first: wrong input must leave no folder behind
     place = _place(config, options["out"], options["resume"])
     click.echo(asyncio.run(run_training(config, place, sources)))
+
+
+def _explain(config: RunConfig, gpu_gib: float) -> None:
+    """Settings as JSON on stdout; the memory plan beside them on stderr, so that stdout can be piped."""
+    import json
+
+    from harness.config import to_json
+    from harness.models import find_model, shape_of
+    from trainers.memory import memory_plan
+
+    click.echo(json.dumps(to_json(config), indent=2))
+    shape = shape_of(find_model(config.model))
+    said = memory_plan(config, shape, gpu_gib).words() if shape else ["no memory plan: the model's sizes are not known before its download"]
+    for line in said:
+        click.echo(line, err=True)
 
 
 def resolve(options: Mapping[str, Any]) -> RunConfig:

@@ -69,6 +69,9 @@ class EngineConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     """hf: where the model lives; auto = a GPU if PyTorch sees one. vllm chooses by the package installed."""
 
+    replicas: int = operational(1, ge=1)
+    """Processes that each hold the whole model, on a GPU of their own where there are GPUs (1: the engine lives in the main process)."""
+
     tensor_parallel: int = identity(1, ge=1)
     """vllm: GPUs that share one model."""
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fakes import FakeLearner, MemoryLog, PolicyEngine, Say, tiny_chat
 
@@ -59,6 +59,7 @@ class Bench:
     algorithm: Trainer = field(default_factory=lambda: ZeroRL(ZeroRLConfig.model_validate({"group": {"group_size": 4}})))
     engine_type: type[PolicyEngine] = PolicyEngine
     web: Web = WEB
+    denominator: Literal["engine", "learner"] = "engine"
     judge: Judge = field(default_factory=lambda: ExactJudge(closed=True))
     outages: OutageConfig = field(default_factory=lambda: OutageConfig(retries=0))
     evaluated: list[int] = field(default_factory=list)
@@ -91,6 +92,7 @@ class Bench:
             checkpoints=self.checkpoints,
             evaluate=self._evaluate,
             progress=lambda state, metrics: self.shown.append((state.step, metrics)),
+            denominator=self.denominator,
         )
         return asyncio.run(train(training, state or RunState()))
 

@@ -9,9 +9,10 @@ from fakes import MemoryLog, PolicyEngine, call, tiny_chat
 
 from harness.engines.base import Request
 from harness.envs.search import SearchEnv, SearchLimits
-from harness.episode import AgentConfig, Draw, with_hint
+from harness.episode import AgentConfig, Draw
 from harness.errors import HarnessError, OutageError
 from harness.events import Kind
+from harness.guide import Guide, with_hint
 from harness.tiny.world import make_tasks, make_world
 from harness.types import Group, Purpose, Task
 from harness.web.base import Hit
@@ -119,6 +120,12 @@ def test_the_context_must_hold_the_teachers_view_too() -> None:
     assert len(cut.target[0]) < len(attempt.teacher[0])
 
 
+@pytest.mark.parametrize("teacher", [Guide(prefix="given"), Guide(replay=TASK.actions)])
+def test_a_teacher_is_hinted_and_given_nothing(teacher: Guide) -> None:
+    with pytest.raises(HarnessError, match="it can be given nothing else"):
+        Draw(task=TASK, run_seed=0, purpose=Purpose.TRAIN, teacher=teacher)
+
+
 def test_a_teacher_at_evaluation_raises() -> None:
     with pytest.raises(HarnessError, match="evaluation is always unguided"):
-        Draw(task=TASK, run_seed=0, purpose=Purpose.EVAL, teacher_hint="a plan")
+        Draw(task=TASK, run_seed=0, purpose=Purpose.EVAL, teacher=Guide(hints=("a plan",)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from harness.guide import UNGUIDED, Guide
 from harness.types import Group, Member, Purpose, Task, Trajectory
 from trainers.objectives.base import Objective
 from trainers.sample import Sample
@@ -20,12 +21,19 @@ class Rollouts(Protocol):
     def step(self) -> int: ...
 
     async def sample(
-        self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN, teacher_level: int = 0
+        self,
+        task: Task,
+        *,
+        size: int,
+        level: int = 0,
+        guide: Guide = UNGUIDED,
+        purpose: Purpose = Purpose.TRAIN,
+        teacher: Guide = UNGUIDED,
     ) -> tuple[Member, ...]:
-        """Draw ``size`` trajectories of one task; ``level`` > 0 puts the first ``level`` expert actions into the prompt.
+        """Draw ``size`` trajectories of one task; ``guide`` is what stands before the policy at a ``level`` > 0.
 
-        ``teacher_level`` > 0 also records how a teacher with so many actions in its prompt sees them. The seed of each depends on
-        (run, purpose, step, task, level, index) only.
+        ``teacher`` also records how unguided trajectories look behind its hints. The seed of each depends on (run, purpose, step, task,
+        level, index) only.
         """
         ...
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from harness.config import Section, identity
 from harness.types import Attempt, Group, Task
 from trainers.algorithms.base import Rollouts
+from trainers.guidance.inject import as_plan
 from trainers.objectives.base import Objective
 from trainers.objectives.distill import Distillation
 from trainers.phases import Phase
@@ -55,7 +56,7 @@ class OPSD:
         return Distillation()
 
     async def _collect_one(self, task: Task, rollouts: Rollouts) -> Group:
-        members = await rollouts.sample(task, size=self._size, teacher_level=len(task.actions))
+        members = await rollouts.sample(task, size=self._size, teacher=as_plan(task.actions, len(task.actions)))
         return Group(task=task, step=rollouts.step, members=members)
 
 

@@ -272,8 +272,15 @@ class Policy:
         return bool(votes)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        import deepspeed
+
         for name, tensor in self.model.state_dict(keep_vars=True).items():
-            yield name, _whole(tensor)
+            if not hasattr(tensor, "ds_id"):
+                yield name, tensor.detach()
+                continue
+            with deepspeed.zero.GatheredParameters([tensor]):
+                full = tensor.detach().to("cpu", copy=True)  # one whole tensor at a time on the GPU, and not the whole model
+            yield name, full
 
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag="state", client_state={"random": checkpoint.random_state()})
@@ -288,7 +295,7 @@ class Policy:
         """A copy of the output head, whole on every rank: the head itself moves with the first mini-batch."""
         head = self.model.get_output_embeddings()
         bias = getattr(head, "bias", None)
-        return _whole(head.weight).clone(), None if bias is None else _whole(bias).clone()
+        return _copy(head.weight), None if bias is None else _copy(bias)
 
     def _initialise(self) -> Any:
         if self.device.type == "cpu":
@@ -315,10 +322,10 @@ class Policy:
             raise NonFiniteGradient
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A parameter in full; ZeRO-3 holds a shard of it and gathers it from all ranks."""
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter in full, on its device; ZeRO-3 holds a shard of it and gathers it from all ranks."""
     if not hasattr(tensor, "ds_id"):
-        return tensor.detach()
+        return tensor.detach().clone()
     import deepspeed
 
     with deepspeed.zero.GatheredParameters([tensor]):
