@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from harness.budget import Budget
 from harness.chat import Chat
 from harness.config import Section, operational
-from harness.engines.base import Engine
+from harness.engines.base import ChatEngine, Engine
 from harness.envs.base import Env
 from harness.episode import AgentConfig, Draw, run_episode
 from harness.events import Kind
@@ -47,8 +48,8 @@ class Log(Protocol):
 class Sampler:
     """Runs episodes of one run: its engine, environment, judge and log."""
 
-    engine: Engine
-    chat: Chat
+    engine: Engine | ChatEngine
+    chat: Chat | None  # None where the engine takes messages
     env: Callable[[Task], Env]
     judge: Judge
     agent: AgentConfig
@@ -58,6 +59,8 @@ class Sampler:
     outages: OutageConfig = field(default_factory=lambda: OutageConfig(retries=0))
     notice: Callable[[str], None] = lambda words: None
     """Told when something is down and will be tried again."""
+    budget: Budget | None = None
+    """What all episodes of an evaluation may spend together."""
 
     async def attempt(self, draw: Draw, *, temperature: float, evaluation_id: str | None = None) -> Member:
         """Run, judge and record one attempt. The record is complete before the member is returned."""
@@ -65,14 +68,23 @@ class Sampler:
             began = time.perf_counter()
 
             def episode() -> Awaitable[Attempt]:
-                env = self.env(draw.task)  # single use
-                return run_episode(draw, env=env, engine=self.engine, chat=self.chat, config=self.agent, temperature=temperature)
+                return run_episode(
+                    draw,
+                    env=self.env(draw.task),  # single use
+                    engine=self.engine,
+                    chat=self.chat,
+                    config=self.agent,
+                    temperature=temperature,
+                    budget=self.budget,
+                )
 
             attempt = await self._patiently(episode, lambda a: a.detail if a.status is Status.TOOL_OUTAGE else None)
         score = await self._patiently(
             lambda: score_attempt(self.judge, attempt), lambda s: s.detail if s.status is ScoreStatus.TRANSPORT_ERROR else None
         )
-        blob = self.log.blob(attempt_blob(attempt, [self.chat.pieces(z.ids) for z in attempt.trajectory.spans]))
+        blob = None
+        if self.chat is not None:  # an endpoint's turns are text, and the event holds all of it
+            blob = self.log.blob(attempt_blob(attempt, [self.chat.pieces(z.ids) for z in attempt.trajectory.spans]))
         seconds = time.perf_counter() - began
         record = attempt_record(attempt, seconds=seconds, hint=draw.guide.words(), evaluation_id=evaluation_id, blob=blob)
         self.log.record(Kind.ATTEMPT, record)

@@ -40,4 +40,6 @@ class StepRollouts:
         return tuple(await asyncio.gather(*(self.sampler.attempt(draw, temperature=temperature) for draw in draws)))
 
     async def demonstration(self, task: Task) -> Trajectory:
+        if self.sampler.chat is None:
+            raise HarnessError("an endpoint's turns are text, and cannot be trained on; use --engine hf or vllm")
         return await demonstration(task, self.sampler.env(task), self.sampler.chat)

@@ -66,6 +66,7 @@ class Bench:
     shown: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
     log: MemoryLog = field(default_factory=MemoryLog)
     learner: FakeLearner = field(default_factory=FakeLearner)
+    validation: Mapping[int, float] = field(default_factory=dict)
 
     def run(self, state: RunState | None = None, keep: int = 2, **schedule: Any) -> RunState:
         self.engine = self.engine_type(self.say, delay=self.delay)
@@ -96,8 +97,9 @@ class Bench:
         )
         return asyncio.run(train(training, state or RunState()))
 
-    async def _evaluate(self, state: RunState) -> None:
+    async def _evaluate(self, state: RunState) -> float | None:
         self.evaluated.append(state.step)
+        return self.validation.get(state.step)
 
     @property
     def saved(self) -> list[int]:
