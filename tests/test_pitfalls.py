@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import MemoryLog, PolicyEngine, call, tiny_chat
 
-from benchmarks.evaluate import Evaluation, evaluate
+from benchmarks.evaluate import Evaluation, Part, evaluate
 from harness.config import build
 from harness.engines.base import Request
 from harness.envs.search import SearchEnv, SearchLimits
@@ -42,7 +42,7 @@ def test_top_p_and_top_k_are_refused(name: str) -> None:
             build(RunConfig, {section: {name: 0.5}})
 
 
-def test_training_and_evaluation_ask_and_score_alike() -> None:
+def test_training_and_evaluation_ask_and_score_alike(tmp_path: Path) -> None:
     world = make_world("alike")
     web, tasks = CorpusWeb(world.pages()), make_tasks(world, 2, 4, {})
 
@@ -67,7 +67,7 @@ def test_training_and_evaluation_ask_and_score_alike() -> None:
             scores.append([asyncio.run(rollouts.sample(task, size=1))[0].score.value for task in tasks])
         else:
             evaluation = Evaluation(id="e", benchmark="b", split="test", model="m", method="base", seed=0)
-            result = asyncio.run(evaluate(evaluation, tasks, sampler, done={}, progress=lambda done, total: None))
+            result = asyncio.run(evaluate(Part(evaluation=evaluation, tasks=tasks, sampler=sampler), tmp_path))
             scores.append([result.scores[task.id] for task in tasks])
         asked.append(sorted((request.ids, request.max_tokens, request.temperature) for request in engine.requests))
     assert asked[0] == asked[1] and len(asked[0]) == 2 * len(tasks)
