@@ -82,8 +82,10 @@ class Feed:
         values = {name: float(value) for name, value in (data.get("metrics") or {}).items() if value is not None}
         self._tell(lambda tracker: tracker.numbers(step, values))
         for name, bins in (data.get("histograms") or {}).items():
-            edges, counts = bins["edges"], bins["counts"]
-            self._tell(lambda tracker, n=name, e=edges, c=counts: tracker.histogram(step, n, e, c))  # type: ignore[misc]
+            self._histogram(step, name, bins["edges"], bins["counts"])
+
+    def _histogram(self, step: int, name: str, edges: Sequence[float], counts: Sequence[float]) -> None:
+        self._tell(lambda tracker: tracker.histogram(step, name, edges, counts))
 
     def _evaluation(self, data: Mapping[str, Any]) -> None:
         known = [v for v in self._verdicts.pop(data["evaluation_id"], {}).values() if v is not None]

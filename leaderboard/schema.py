@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 RUN = "runs.key"
@@ -147,7 +147,11 @@ class Judgement(Base):
     """A verdict on an attempt; a regrade adds one and takes over ``current``."""
 
     __tablename__ = "judgements"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (
+        Index("judgements_by_judge", "judge", "value"),
+        Index("judgements_retired", "run", "attempt_id", sqlite_where=text("current = 0"), postgresql_where=text("NOT current")),
+        {"sqlite_with_rowid": False},
+    )
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
     attempt_id: Mapped[str] = mapped_column(primary_key=True)
     judge: Mapped[str] = mapped_column(primary_key=True)

@@ -85,7 +85,8 @@ def create_app(site: Site) -> Starlette:
         Mount("/static", StaticFiles(packages=[("leaderboard.web", "static")])),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: pages.error, Exception: pages.error}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=site.hosts), Middleware(PageCache)])
+    middleware = [Middleware(Guard, hosts=site.hosts), Middleware(PageCache, fresh_seconds=READ_ON_SECONDS)]
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
 
 
 class _Kept:

@@ -35,8 +35,9 @@ class Page:
 class PageCache:
     """ASGI middleware; one per application."""
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: ASGIApp, fresh_seconds: float = FRESH_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
+        self._fresh_seconds = fresh_seconds
         self._clock = clock
         self._pages: OrderedDict[Key, Page] = OrderedDict()
         self._bytes = 0
@@ -52,7 +53,7 @@ class PageCache:
         if page is not None:
             self._pages.move_to_end(key)
             age = self._clock() - page.at
-        if page is not None and (age < FRESH_SECONDS or (key in self._making and age < STALE_SECONDS)):
+        if page is not None and (age < self._fresh_seconds or (key in self._making and age < STALE_SECONDS)):
             await _send_page(page, headers.get("if-none-match"), send)
             return
         self._making.add(key)

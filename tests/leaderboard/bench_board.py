@@ -92,16 +92,19 @@ def cpu_ms(pid: int) -> float:
 
 
 def addresses(runs: list[str], repeats: int = REPEATS) -> dict[str, list[str]]:
-    """Kinds of pages, each with different addresses to ask for, so that a cached page cannot hide a slow one."""
+    """Kinds of pages. Those of single runs have different addresses, so that a kept page cannot hide a slow one; the few that show
+    all runs are asked for again and again, as they are in use (made anew when the database has changed: the slowest request)."""
     some = [runs[1 + (7 * i) % (len(runs) - 1)] for i in range(repeats)]
     trained = [run for run in runs if "base" not in run][1:]
     others = [trained[(11 * i) % len(trained)] for i in range(repeats)]
     real = runs[0]
     sample = quote(f"{real}/eval/miniweb/test/8/test-000/k0/0")
     return {
-        "board": [f"/?n={i}" for i in range(repeats)],
-        "board, forest": [f"/?view=forest&n={i}" for i in range(repeats)],
-        "board, unfolded": [f"/?unfold=miniweb&n={i}" for i in range(repeats)],
+        "board": ["/"] * repeats,
+        "board, forest": ["/?view=forest"] * repeats,
+        "board, unfolded": ["/?unfold=miniweb"] * repeats,
+        "judges": ["/judges"] * repeats,
+        "compare": [f"/compare?a={a}&b={b}" for a, b in zip(some, others, strict=True)],
         "runs": [f"/runs?n={i}" for i in range(repeats)],
         "runs of a model": [f"/runs?model=model-{i % 20:02d}" for i in range(repeats)],
         "run": [f"/runs/{run}" for run in some],

@@ -71,7 +71,7 @@ def hostile_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def kind_of(address: str) -> str:
     """Addresses of one page with other names are one kind: ``/runs/*/samples/*?``."""
     path, _, query = address.partition("?")
-    known = {"runs", "samples", "compare", "judges", "static", ""}
+    known = {"runs", "samples", "compare", "diff", "judges", "reported", "static", ""}
     names = ",".join(sorted(re.findall(r"(\w+)=", query)))
     return "/".join(part if part in known else "*" for part in path.split("/")[:5]) + f"?{names}"
 

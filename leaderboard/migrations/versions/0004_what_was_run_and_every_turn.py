@@ -78,4 +78,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sha256"),
         sa.UniqueConstraint("run_id"),
     )
+    op.create_index("judgements_by_judge", "judgements", ["judge", "value"])
+    op.create_index(
+        "judgements_retired",
+        "judgements",
+        ["run", "attempt_id"],
+        sqlite_where=sa.text("current = 0"),
+        postgresql_where=sa.text("NOT current"),
+    )
     op.execute("UPDATE runs SET cursor = NULL, log_bytes = 0")
