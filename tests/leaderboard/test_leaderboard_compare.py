@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from test_leaderboard_show import measured
 from test_leaderboard_web import client
 
+from harness.cipher import seal
 from harness.events import Cursor, Kind, Recorder, read_events
 from leaderboard.calibrations import read_calibrations, save_calibration
 from leaderboard.standings import build as build_standings
@@ -187,6 +188,19 @@ def test_text_of_gated_sets_is_hidden_until_the_operator_says_otherwise(tmp_path
         hidden, shown = client(tmp_path).get(address).text, client(tmp_path, show_gated=True).get(address).text
         assert "made-up question" not in hidden and "answer 1" not in hidden and "made up" not in hidden and "hidden" in hidden, address
         assert "made-up question" in shown, address
+
+
+def test_a_sealed_question_is_read_from_its_cipher_for_the_operator_only(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "runs" / "s") as log:
+        start(log, Recipe(model="m", method="base", name="s"))
+        row = {"attempt_id": "a", "task_id": "t", "question": "(withheld)", "web": "w", "gold": None, "tags": {}, "purpose": "eval"}
+        row |= {"evaluation_id": None, "step": 0, "level": 0, "index": 0, "status": "answered", "answer": "x", "turns": [], "usage": {}}
+        row |= {"hint": None, "blob": None, "detail": "", "sealed": seal("t", ["Which made-up lake?", ["Blue Lake"]])}
+        log.record(Kind.ATTEMPT, row)
+        log.record(Kind.ATTEMPT, row | {"attempt_id": "b", "sealed": "damaged"})
+    hidden, shown = (client(tmp_path, show_gated=flag).get("/runs/s/samples/a").text for flag in (False, True))
+    assert "made-up lake" not in hidden and "Which made-up lake?" in shown and "Blue Lake" in shown
+    assert "(withheld)" in client(tmp_path, show_gated=True).get("/runs/s/samples/b").text
 
 
 def test_tokens_show_their_own_ratios_where_the_log_holds_them(tmp_path: Path) -> None:
