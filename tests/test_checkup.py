@@ -173,6 +173,26 @@ def test_plain_lines_say_what_goes_wrong_in_training_and_what_to_set(tmp_path: P
     assert "training would be corrupted" in out.splitlines()[-1]
 
 
+def test_a_terminal_gets_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, out = run_doctor(capsys, "--model", "tiny", "--quick")
+    assert "\x1b[" in out and "ok: prefix" not in out
+
+
+def test_a_probe_of_another_package_adds_its_rows_and_one_that_fails_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.cli import doctor as module
+    from harness.cli.probes import Check, State
+
+    def wiki() -> list[Check]:
+        return [Check(name="wiki", state=State.OK, found="answers", needed_for="search")]
+
+    probes: dict[str, Any] = {"broken": lambda: int("no number"), "wiki": wiki}
+    monkeypatch.setattr(module, "load", lambda kind, name: probes[name])
+    rows = [row for name in probes for row in module._probed(name)]
+    assert [(row.name, row.state) for row in rows] == [("broken", State.BROKEN), ("wiki", State.OK)]
+    assert "ValueError" in rows[0].found
+
+
 def test_options_for_models_alone_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(doctor, ["--quick"]) == 2
     assert "--model NAME" in capsys.readouterr().err

@@ -57,6 +57,8 @@ class DiagnoseConfig(Section):
     """Trajectories per group (N)."""
     groups: int = identity(4, ge=1)
     """off-policy-risk: groups per task and level, for the variance R_k and the recovery probability Q_k (Eq. 24: how many)."""
+    levels: int = identity(8, ge=2)
+    """off-policy-risk: at most so many levels of each task, evenly spaced; none of the plan and all of it are always among them."""
     continuations: int = identity(32, ge=1)
     """prefix-pass: unguided continuations from every state (K)."""
     level: int | None = identity(None, ge=1)

@@ -78,8 +78,9 @@ def _probed(name: str) -> Iterator[Check]:
     """The rows of one probe; a probe that cannot be loaded, or fails, is a row itself."""
     try:
         yield from load("probes", name)()
-    except HarnessError as error:
-        yield Check(name=name, state=State.BROKEN, found=str(error), needed_for="what its package brings", remedy="mend that package")
+    except Exception as error:  # noqa: BLE001 - probes are foreign code, too: one that fails must not hide the others
+        found = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+        yield Check(name=name, state=State.BROKEN, found=found, needed_for="what its package brings", remedy="mend that package")
 
 
 def _python() -> Check:

@@ -140,6 +140,15 @@ def test_the_smallest_sufficient_level_is_the_first_whose_recovery_reaches_rho()
     assert [c.proportion for c in cells[:4]] == [100, 0, 35, 65]
 
 
+def test_levels_are_spaced_evenly_with_both_ends() -> None:
+    assert off_policy_risk.spaced(15, 8) == [0, 2, 4, 6, 9, 11, 13, 15]
+    assert off_policy_risk.spaced(2, 2) == [0, 2] and off_policy_risk.spaced(7, 8) == list(range(8))
+    bench, _ = lab(Amounts(samples=1, groups=1, levels=2), tasks=TASKS[:1])
+    found = asyncio.run(off_policy_risk.diagnose(bench))
+    assert [c["level"] for c in found.data["cells"]] == [0, 2]
+    assert found.charts[-1].labels == ("0", "1", "2", "none") and found.charts[-1].series[0].points[2] == (2, 1)
+
+
 def test_the_risk_of_a_policy_is_that_of_its_own_log_probabilities_and_nil_without_a_plan() -> None:
     bench, _ = lab(tasks=TASKS[:1])
     found = asyncio.run(off_policy_risk.diagnose(bench))

@@ -35,6 +35,7 @@ class Amounts:
 
     samples: int = 8
     groups: int = 4
+    levels: int = 8
     continuations: int = 32
     level: int | None = None
     clip: float = 0.2

@@ -16,7 +16,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from harness.figures import Chart, Finding, Series
+from harness.figures import Chart, Finding, Series, bars
 from harness.types import Task
 from trainers.diagnostics.lab import Lab, succeeded
 
@@ -78,8 +78,9 @@ class Cell:
 
 
 async def diagnose(lab: Lab) -> Finding:
-    """Every task at every level from 0 to its whole plan, ``groups`` groups of ``samples`` trajectories each."""
-    drawn = await asyncio.gather(*(_cell(lab, task, level) for task in lab.guided_tasks for level in range(len(task.actions) + 1)))
+    """Every task at levels from 0 to its whole plan, ``groups`` groups of ``samples`` trajectories each."""
+    levels = [(task, level) for task in lab.guided_tasks for level in spaced(len(task.actions), lab.amounts.levels)]
+    drawn = await asyncio.gather(*(_cell(lab, task, level) for task, level in levels))
     cells = [cell for cell in drawn if cell is not None]
     rows = by_proportion(cells)
     return Finding(
@@ -87,9 +88,18 @@ async def diagnose(lab: Lab) -> Finding:
         title=TITLE,
         step=lab.step,
         summary=tuple(_summary(cells, rows, lab)),
-        charts=_charts(rows, lab.amounts.clip),
+        charts=(*_charts(rows, lab.amounts.clip), _needed(cells, lab.amounts.recovery)),
         data={"by_proportion": rows, "cells": [asdict(cell) for cell in cells]},
     )
+
+
+def spaced(most: int, count: int) -> list[int]:
+    """At most ``count`` levels of 0..``most``, evenly spaced, both ends included.
+
+    >>> spaced(3, 8), spaced(10, 3)
+    ([0, 1, 2, 3], [0, 5, 10])
+    """
+    return list(range(most + 1)) if most < count else sorted({round(i * most / (count - 1)) for i in range(count)})
 
 
 def risk(shifts: Sequence[Sequence[float]]) -> Risk:
@@ -215,6 +225,14 @@ def _charts(rows: Sequence[Mapping[str, Any]], clip: float) -> tuple[Chart, ...]
         chart("Lost gradient", "share over tokens", ("to small ratios", "lost"), ("to the clip", "clipped")),
         Chart(title="Small ratios", x="% of the plan", y="share of tokens", series=below),
     )
+
+
+def _needed(cells: Sequence[Cell], rho: float) -> Chart:
+    """How many tasks need which level for a recovery probability of ``rho``."""
+    needed = Counter(smallest_sufficient(cells, rho).values())
+    top = max((level for level in needed if level is not None), default=0)
+    counts = [(str(level), needed[level]) for level in range(top + 1)]
+    return bars(f"Smallest level with recovery of {rho:.0%}", "level", "tasks", [*counts, ("none", needed[None])])
 
 
 def _summary(cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], lab: Lab) -> list[str]:
