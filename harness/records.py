@@ -48,11 +48,18 @@ def attempt_record(
     }
 
 
-def usage(attempt: Attempt, seconds: float) -> dict[str, float]:
-    """Tokens, turns and calls of one attempt. ``prompt_tokens`` counts every context token once."""
+def usage(attempt: Attempt, seconds: float) -> dict[str, Any]:
+    """Tokens, turns and calls of one attempt. ``prompt_tokens`` counts every context token once; None where an endpoint did not say."""
+    counts: dict[str, Any]
+    if attempt.usage is None:
+        counts = {"prompt_tokens": sum(map(len, attempt.trajectory.contexts)), "generated_tokens": attempt.trajectory.sampled_tokens}
+    else:
+        told = attempt.usage
+        names = ("prompt_tokens", "generated_tokens", "billed_prompt_tokens")
+        counts = dict(zip(names, (told.prompt, told.generated, told.billed_prompt) if told.reported else (None,) * 3, strict=True))
+        counts |= {"retries": told.retries, "cost": told.cost}
     return {
-        "prompt_tokens": sum(map(len, attempt.trajectory.contexts)),
-        "generated_tokens": attempt.trajectory.sampled_tokens,
+        **counts,
         "turns": len(attempt.turns),
         "tool_calls": sum(len(t.actions) for t in attempt.turns),
         "tool_errors": sum(t.tool_errors for t in attempt.turns),

@@ -51,6 +51,9 @@ _BUILT_IN = {
         "webwalkerqa": ("benchmarks.search_sets:WEBWALKERQA", "680 questions about web sites, English and Chinese"),
         "xbench": ("benchmarks.search_sets:XBENCH", "100 Chinese deep-search questions, version 2505"),
         "browsecomp-zh": ("benchmarks.search_sets:BROWSECOMP_ZH", "289 Chinese browsing questions on 11 topics"),
+        "gpqa": ("benchmarks.lm_eval:GPQA", "graduate-level science questions, chain of thought (gated; --data gpqa=DIR)"),
+        "truthfulqa": ("benchmarks.lm_eval:TRUTHFULQA", "questions that invite false beliefs: mc1, mc2, gen (--data truthfulqa=DIR)"),
+        "ifeval": ("benchmarks.lm_eval:IFEVAL", "541 prompts with instructions that a program can check (--data ifeval=FILE)"),
     },
     "trainers": {
         "zero-rl": ("trainers.algorithms.grpo:ZeroRL", "GRPO without guidance"),

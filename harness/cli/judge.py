@@ -27,13 +27,15 @@ def judge() -> None:
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="For people or for programs."
 )
 def calibrate(name: str, cases: Path | None, closed: bool, form: str) -> None:
-    """Count false accepts, false rejects and undecided answers, overall and by kind."""
+    """Count false accepts, false rejects and undecided answers, overall and by kind; the page of judges shows the last report."""
     import asyncio
 
     from harness.cli.assemble import open_judge
+    from harness.config import home
     from judges.base import close_judge
     from judges.calibration import SHIPPED_CASES, read_cases
     from judges.calibration import calibrate as measure
+    from leaderboard.calibrations import save_calibration
 
     async def measured() -> Report:
         judge = open_judge(name, closed)
@@ -43,6 +45,7 @@ def calibrate(name: str, cases: Path | None, closed: bool, form: str) -> None:
             await close_judge(judge)
 
     report = asyncio.run(measured())
+    save_calibration(home(), report.to_dict())
     click.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) if form == "json" else _table(report))
 
 
