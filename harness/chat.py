@@ -76,9 +76,13 @@ class Chat:
         text: str = self._tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=False, continue_final_message=True)
         return text
 
-    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Ids:
-        """Ids of the opening messages up to and including the assistant's header."""
-        return self.encode(self._render(messages, tools, generation=True))
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], *, prefix: str = "") -> Ids:
+        """Ids of the opening messages up to and including the assistant's header, then ``prefix``, the words its turn begins with."""
+        return self.encode(self._render(messages, tools, generation=True) + self._inert(prefix))
+
+    def turn(self, content: str) -> Ids:
+        """Ids of a finished assistant turn that nobody sampled, the end-of-turn token included."""
+        return self.encode(content + self._end)
 
     def observation(self, texts: Sequence[str]) -> Ids:
         """Ids that follow a finished assistant turn: one tool result each, then the next assistant header."""
@@ -101,7 +105,7 @@ class Chat:
         for message in messages:
             if message["role"] == "assistant":
                 contexts.append(self.observation(pending) if spans else self.prompt(opening, tools))
-                spans.append(self.encode(str(message["content"]) + self._end))
+                spans.append(self.turn(str(message["content"])))
                 pending = []
             elif spans:
                 pending.append(str(message["content"]))
@@ -160,6 +164,11 @@ class Chat:
                 "set the tokenizer's eos_token to the token that ends a turn"
             )
         return rest[len(self._end) :]
+
+
+def call_text(action: Action) -> str:
+    """A call as a model writes it, in Hermes format."""
+    return f"<tool_call>\n{action.to_json()}\n</tool_call>"
 
 
 def parse_turn(text: str) -> ParsedTurn:

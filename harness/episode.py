@@ -1,7 +1,7 @@
 """One episode as one coroutine: render, generate, parse, act, until an answer or a budget ends it.
 
-Every turn is rendered for all views at once: the behaviour view (what the policy saw, with the hint if there is one) and
-the target view (the same messages without it). Nothing here knows why a hint is given, who trains on the result, or how it is scored.
+Every turn is rendered for all views at once: the behaviour view (what the policy saw, with its guidance if there is any) and the
+target view (the same messages without it). Nothing here knows why guidance is given, who trains on the result, or how it is scored.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.chat import Chat, parse_turn
+from harness.chat import Chat, call_text, parse_turn
 from harness.config import Section, identity
 from harness.engines.base import Engine, Request, request_seed
 from harness.envs.base import Env
 from harness.errors import EngineError, HarnessError, OutageError
-from harness.types import Attempt, FinishReason, Ids, Message, Purpose, Span, Status, Task, Trajectory, Turn
+from harness.guide import UNGUIDED, Guide, with_hint
+from harness.types import Attempt, FinishReason, Ids, Purpose, Span, Status, Task, Trajectory, Turn
 
 
 class AgentConfig(Section):
@@ -42,11 +43,12 @@ class Draw:
     step: int = 0
     level: int = 0
     index: int = 0
-    hint: str = ""
+    guide: Guide = UNGUIDED
 
     def __post_init__(self) -> None:
-        if self.purpose is Purpose.EVAL and (self.level or self.hint):
-            raise HarnessError(f"{self.attempt_id}: guidance (level {self.level}, hint {self.hint!r}); evaluation is always unguided")
+        if self.purpose is Purpose.EVAL and (self.level or self.guide):
+            words = f"guidance (level {self.level}, {self.guide.words()!r})"
+            raise HarnessError(f"{self.attempt_id}: {words}; evaluation is always unguided")
 
     @property
     def attempt_id(self) -> str:
@@ -83,9 +85,7 @@ async def run_episode(draw: Draw, *, env: Env, engine: Engine, chat: Chat, confi
     answer: str | None = None
     detail = ""
     try:
-        opening = await env.start(draw.task.public())
-        transcript.target.append(chat.prompt(opening.messages, opening.tools))
-        transcript.behaviour.append(chat.prompt(with_hint(opening.messages, draw.hint), opening.tools))
+        await _open(draw, transcript, env=env, chat=chat)
         status, answer = await _converse(draw, transcript, env=env, engine=engine, chat=chat, config=config, temperature=temperature)
     except EngineError as error:
         status, detail = Status.ENGINE_ERROR, str(error)
@@ -110,13 +110,17 @@ async def run_episode(draw: Draw, *, env: Env, engine: Engine, chat: Chat, confi
     )
 
 
-def with_hint(messages: tuple[Message, ...], hint: str) -> tuple[Message, ...]:
-    """The messages with the hint appended to the last user message."""
-    if not hint:
-        return messages
-    last = max(i for i, m in enumerate(messages) if m["role"] == "user")
-    hinted = {**messages[last], "content": messages[last]["content"] + hint}
-    return (*messages[:last], hinted, *messages[last + 1 :])
+async def _open(draw: Draw, transcript: _Transcript, *, env: Env, chat: Chat) -> None:
+    """The first context of both views: the prompt, and behind it what the guide gives."""
+    opening, guide = await env.start(draw.task.public()), draw.guide
+    plain = chat.prompt(opening.messages, opening.tools)
+    seen = chat.prompt(with_hint(opening.messages, guide.hint(0)), opening.tools, prefix=guide.prefix)
+    replayed: Ids = ()
+    for action in guide.replay:
+        (result,) = await env.step((action,))
+        replayed += chat.turn(call_text(action)) + chat.observation((result.text,))
+    transcript.behaviour.append(seen + replayed)
+    transcript.target.append(plain + replayed if guide.keep_replay else plain)
 
 
 async def _converse(
@@ -150,7 +154,7 @@ async def _converse(
         shown = (*(o.text for o in results), *(f"Error: {complaint}" for complaint in turn.malformed))
         errors = sum(o.error for o in results) + len(turn.malformed)
         transcript.turns.append(Turn(text=text, actions=turn.actions, observations=shown, tool_errors=errors))
-        context = chat.observation(shown)
-        transcript.behaviour.append(context)
-        transcript.target.append(context)
+        hint = draw.guide.hint(number + 1)
+        transcript.target.append(chat.observation(shown))
+        transcript.behaviour.append(chat.observation((*shown[:-1], shown[-1] + hint)))
     return Status.TURN_LIMIT, None

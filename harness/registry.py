@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.errors import HarnessError, MissingDependencyError, unknown
 
-KINDS = ("benchmarks", "trainers", "judges", "engines", "models")
+KINDS = ("benchmarks", "trainers", "presets", "judges", "engines", "models")
 MODELS = "harness.models:MODELS"  # the model table is data: a mapping of name to entry
 
 
@@ -54,6 +54,10 @@ _BUILT_IN = {
     "trainers": {
         "zero-rl": ("trainers.algorithms.grpo:ZeroRL", "GRPO without guidance"),
         "actguide": ("trainers.algorithms.actguide:ActGuide", "ActGuide-RL: failed groups are rescued by the smallest sufficient plan"),
+    },
+    "presets": {
+        "paper": ("trainers.presets:PAPER", "Table 6, and Algorithm 1 to the letter"),
+        "release": ("trainers.presets:RELEASE", "what the authors' published code does"),
     },
     "judges": {
         "exact": ("judges.exact:ExactJudge", "an accepted alias of the gold answer, after normalisation"),

@@ -52,6 +52,7 @@ class Sampler:
         score = await score_attempt(self.judge, attempt)
         blob = self.log.blob(attempt_blob(attempt, [self.chat.pieces(z.ids) for z in attempt.trajectory.spans]))
         seconds = time.perf_counter() - began
-        self.log.record(Kind.ATTEMPT, attempt_record(attempt, seconds=seconds, hint=draw.hint, evaluation_id=evaluation_id, blob=blob))
+        record = attempt_record(attempt, seconds=seconds, hint=draw.guide.words(), evaluation_id=evaluation_id, blob=blob)
+        self.log.record(Kind.ATTEMPT, record)
         self.log.record(Kind.JUDGEMENT, judgement_record(attempt.id, self.judge.name, score))
         return Member(attempt=attempt, score=score)

@@ -14,8 +14,9 @@ from fakes import MemoryLog, PolicyEngine, Say, call, tiny_chat
 from harness.engines.base import Request
 from harness.envs.base import Env, Observation
 from harness.envs.search import TOOLS, SearchEnv, SearchLimits
-from harness.episode import AgentConfig, Draw, run_episode, with_hint
+from harness.episode import AgentConfig, Draw, run_episode
 from harness.errors import EngineError, HarnessError, OutageError
+from harness.guide import Guide, with_hint
 from harness.tiny.world import make_tasks, make_world
 from harness.types import Action, Attempt, FinishReason, Ids, Message, Purpose, ScoreStatus, Span, Status, Trajectory
 from harness.web.corpus import CorpusWeb
@@ -123,7 +124,7 @@ def test_room_is_limited_by_the_longest_view() -> None:
     hint = plan_text(TASK.actions, 2)
     engine, hinted = PolicyEngine(script("<answer>x</answer>")), PolicyEngine(script("<answer>x</answer>"))
     plain = run(engine, context_tokens=2000)
-    guided = run(hinted, replace(DRAW, level=2, hint=hint), context_tokens=2000)
+    guided = run(hinted, replace(DRAW, level=2, guide=Guide(hints=(hint,))), context_tokens=2000)
     assert engine.requests[0].max_tokens == 2000 - len(plain.target[0])
     assert hinted.requests[0].max_tokens == 2000 - len(guided.trajectory.contexts[0]) < engine.requests[0].max_tokens
 
@@ -172,7 +173,7 @@ def test_a_tool_outage_is_a_status_and_never_a_score() -> None:
 
 def test_a_hint_is_in_the_behaviour_view_only() -> None:
     chat, hint = tiny_chat(), plan_text(TASK.actions, 2)
-    attempt = run(PolicyEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=2, hint=hint))
+    attempt = run(PolicyEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=2, guide=Guide(hints=(hint,))))
     behaviour, target = attempt.trajectory.contexts, attempt.target
     assert chat.decode(behaviour[0]).count(hint) == 1
     assert chat.decode(behaviour[0]).replace(hint, "") == chat.decode(target[0])  # the schemas hold nothing of it either
@@ -187,7 +188,9 @@ def test_a_hint_is_in_the_behaviour_view_only() -> None:
 
 def test_a_guided_target_is_the_unguided_prompt_bit_for_bit() -> None:
     plain = said(SEARCH, "<answer>x</answer>")
-    guided = run(PolicyEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=1, hint=plan_text(TASK.actions, 1)))
+    guided = run(
+        PolicyEngine(script(SEARCH, "<answer>x</answer>")), replace(DRAW, level=1, guide=Guide(hints=(plan_text(TASK.actions, 1),)))
+    )
     assert guided.target == plain.target == plain.trajectory.contexts
     assert [z.ids for z in guided.trajectory.spans] == [z.ids for z in plain.trajectory.spans]
     assert guided.trajectory.behaviour_logprobs() != plain.trajectory.behaviour_logprobs()
@@ -226,7 +229,16 @@ def test_a_guided_attempt_at_evaluation_raises() -> None:
         )
 
 
-@pytest.mark.parametrize("guidance", [{"level": 1}, {"hint": "try Bora"}])
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        {"level": 1},
+        {"guide": Guide(hints=("try Bora",))},
+        {"guide": Guide(hints=("", "try Bora"))},
+        {"guide": Guide(prefix="try Bora")},
+        {"guide": Guide(replay=TASK.actions[:1])},
+    ],
+)
 def test_guidance_at_evaluation_raises_before_anything_is_sampled(guidance: dict[str, Any]) -> None:
     with pytest.raises(HarnessError, match="evaluation is always unguided"):
         replace(DRAW, purpose=Purpose.EVAL, **guidance)
@@ -254,4 +266,4 @@ def test_every_part_of_a_draw_changes_its_seeds() -> None:
     ]
     seeds = {draw.seed(turn) for draw in draws for turn in (0, 1)}
     assert len(seeds) == 14 and all(0 <= seed < 2**63 for seed in seeds)
-    assert replace(DRAW, hint="words").seed(0) == DRAW.seed(0)
+    assert replace(DRAW, guide=Guide(hints=("words",))).seed(0) == DRAW.seed(0)

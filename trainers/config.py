@@ -34,6 +34,11 @@ class RunConfig(Section):
     """Tasks, with all their trajectories, per optimiser update."""
     plans: Literal["own", "other"] = identity("own")
     """Whose expert actions guide a task: its own, or another task's (the negative control)."""
+    plan_noise: float = identity(0.0, ge=0, lt=1)
+    """Task-irrelevant actions, taken from other tasks, put at random places of each plan; as a share of its actions (Table 5: 0.1, 0.2)."""
+    denominator: Literal["engine", "learner"] = identity("engine")
+    """Whose log-probabilities are the denominator of the ratio: those recorded when the engine sampled, or the learner's own, recomputed in
+    the same context before the update (the authors' code)."""
     engine: str = operational("hf")
     """Which engine generates (``harness list engines``)."""
     judge: str = identity("exact")

@@ -15,13 +15,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from harness.engines.base import Engine
 from harness.errors import HarnessError
 from harness.events import Kind
 from harness.records import group_record
-from harness.types import Group, Task
+from harness.types import Group, Task, Trajectory
 from judges.attempts import Sampler
 from trainers.algorithms.base import Algorithm
 from trainers.checkpoints import Checkpoints
@@ -71,6 +71,8 @@ class Training:
     checkpoints: Checkpoints
     evaluate: Callable[[RunState], Awaitable[None]]
     progress: Callable[[RunState, Mapping[str, float]], None]
+    denominator: Literal["engine", "learner"] = "engine"
+    """Whose log-probabilities the ratio is taken against: those of sampling, or the learner's, recomputed before the update."""
 
 
 async def train(run: Training, state: RunState) -> RunState:
@@ -115,6 +117,8 @@ class _Stepper:
         rolled = time.perf_counter()
         samples = run.algorithm.credit(groups)
         mismatch = await self._mismatch(groups)
+        if run.denominator == "learner":
+            samples = await self._recomputed(samples, groups)
         batch = Batch(
             minibatches=_minibatches(samples, tasks, schedule.minibatch_tasks),
             objective=run.algorithm.objective(),
@@ -142,16 +146,26 @@ class _Stepper:
         """|engine - learner| log-probability of each sampled token of a few fresh trajectories, in the view they were sampled in."""
         attempts = [m.attempt for group in groups for m in group.members if m.attempt.trajectory.spans]
         chosen = [a.trajectory for a in attempts[:: max(1, len(attempts) // rows)][:rows]]
-        temperature = self._run.sampler.agent.temperature
-        learned = await self._on_learner(lambda: self._run.learner.logprobs([t.ids() for t in chosen], temperature))
+        learned = await self._learned(chosen)
         return [
             abs(theirs - ours)
             for trajectory, row in zip(chosen, learned, strict=True)
-            for theirs, ours in zip(
-                trajectory.behaviour_logprobs(),
-                (p for p, sampled in zip(row, trajectory.sampled_mask()[1:], strict=True) if sampled),
-                strict=True,
-            )
+            for theirs, ours in zip(trajectory.behaviour_logprobs(), row, strict=True)
+        ]
+
+    async def _recomputed(self, samples: Sequence[Sample], groups: Sequence[Group]) -> list[Sample]:
+        """The samples with the learner's log-probabilities, in the view they were sampled in, for denominators."""
+        sampled = {m.attempt.id: m.attempt.trajectory for group in groups for m in group.members}
+        learned = await self._learned([sampled[sample.attempt_id] for sample in samples])
+        return [replace(sample, behaviour=row) for sample, row in zip(samples, learned, strict=True)]
+
+    async def _learned(self, trajectories: Sequence[Trajectory]) -> list[tuple[float, ...]]:
+        """The learner's log-probability of each sampled token, in the view given."""
+        temperature = self._run.sampler.agent.temperature
+        rows = await self._on_learner(lambda: self._run.learner.logprobs([t.ids() for t in trajectories], temperature))
+        return [
+            tuple(p for p, sampled in zip(row, trajectory.sampled_mask()[1:], strict=True) if sampled)
+            for trajectory, row in zip(trajectories, rows, strict=True)
         ]
 
     def _record(

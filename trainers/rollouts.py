@@ -1,4 +1,4 @@
-"""Rollouts of one training step: draws of a task at a guidance level, all at once."""
+"""Rollouts of one training step: draws of a task under one guide, all at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 from dataclasses import dataclass
 
 from harness.episode import Draw
+from harness.errors import HarnessError
+from harness.guide import UNGUIDED, Guide
 from harness.types import Member, Purpose, Task
 from judges.attempts import Sampler
-from trainers.guidance.inject import plan_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +20,14 @@ class StepRollouts:
     run_seed: int
     step: int
 
-    async def sample(self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN) -> tuple[Member, ...]:
+    async def sample(
+        self, task: Task, *, size: int, level: int = 0, guide: Guide = UNGUIDED, purpose: Purpose = Purpose.TRAIN
+    ) -> tuple[Member, ...]:
         """``size`` trajectories of one task at one level, in the order of their index."""
-        hint = plan_text(task.actions, level) if level else ""
+        if bool(guide) != (level > 0):
+            raise HarnessError(f"{task.id}: level {level} with the guide {guide.words()!r}; level 0 has none, every other level has one")
         draws = [
-            Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, index=i, hint=hint) for i in range(size)
+            Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, index=i, guide=guide) for i in range(size)
         ]
         temperature = self.sampler.agent.temperature
         return tuple(await asyncio.gather(*(self.sampler.attempt(draw, temperature=temperature) for draw in draws)))

@@ -16,7 +16,7 @@ from harness.registry import KINDS, Entry, list_entries
 @click.argument("kind", required=False)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def list_(kind: str | None, form: str) -> None:
-    """List models, trainers, judges, engines and benchmarks, or one KIND of them (``harness list trainers``)."""
+    """List models, trainers, presets, judges, engines and benchmarks, or one KIND of them (``harness list trainers``)."""
     entries = [entry for each in ([kind] if kind else KINDS) for entry in list_entries(each)]
     if form == "json":
         click.echo(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2, ensure_ascii=False))

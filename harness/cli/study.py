@@ -34,7 +34,7 @@ def study() -> None:
 @click.option("--tasks", default="miniweb", show_default=True, help="Question set.")
 @click.option("--split", default="test", show_default=True, help="Held-out split that is reported; settings are chosen on validation.")
 @click.option(
-    "--steps", type=click.IntRange(1), default=100, show_default=True, help="Training steps of ActGuide, and of zero-RL at equal steps."
+    "--steps", type=click.IntRange(1), default=40, show_default=True, help="Training steps of ActGuide, and of zero-RL at equal steps."
 )
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
 @click.option(

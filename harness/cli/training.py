@@ -24,6 +24,7 @@ from harness.web import open_web
 from judges.attempts import Sampler
 from trainers.checkpoints import Checkpoints
 from trainers.config import RunConfig
+from trainers.guidance.noise import with_plan_noise
 from trainers.learner.deepspeed import DeepSpeedLearner
 from trainers.loop import Schedule, Training, train
 from trainers.state import RunState, with_foreign_plans
@@ -111,6 +112,7 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
             engine=engine,
             log=log,
             schedule=schedule,
+            denominator=config.denominator,
             checkpoints=checkpoints,
             evaluate=evaluator.after,
             progress=progress.step,
@@ -126,7 +128,8 @@ def _origin(config: RunConfig, place: RunPlace) -> dict[str, object]:
 
 def _training_tasks(config: RunConfig, questions: QuestionSet) -> tuple[Task, ...]:
     tasks = questions.tasks.split("train")
-    return with_foreign_plans(tasks) if config.plans == "other" else tasks
+    planned = with_foreign_plans(tasks) if config.plans == "other" else tasks
+    return with_plan_noise(planned, config.plan_noise, config.seed)
 
 
 def _resume(checkpoints: Checkpoints, learner: DeepSpeedLearner, log: Recorder) -> RunState:

@@ -12,6 +12,7 @@ from fakes import FakeLearner, MemoryLog, PolicyEngine, call, tiny_chat
 
 from harness.envs.search import SearchEnv, SearchLimits
 from harness.episode import AgentConfig
+from harness.guide import UNGUIDED, Guide
 from harness.tiny.world import make_tasks, make_world
 from harness.types import Action, Attempt, FinishReason, Group, Member, Outcome, Purpose, Score, ScoreStatus, Span, Status, Task, Trajectory
 from harness.web.corpus import CorpusWeb
@@ -61,7 +62,10 @@ class OracleRollouts:
         self._reward = reward
         self.calls: list[tuple[int, Purpose]] = []
 
-    async def sample(self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN) -> tuple[Member, ...]:
+    async def sample(
+        self, task: Task, *, size: int, level: int = 0, guide: Guide = UNGUIDED, purpose: Purpose = Purpose.TRAIN
+    ) -> tuple[Member, ...]:
+        assert bool(guide) is (level > 0)
         self.calls.append((level, purpose))
         return tuple(member(task, level, i, purpose, self._reward(level, i, purpose)) for i in range(size))
 

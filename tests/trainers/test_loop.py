@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fakes import FakeLearner, MemoryLog, PolicyEngine, Say, tiny_chat
@@ -17,7 +17,7 @@ from harness.envs.search import SearchEnv, SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import HarnessError, RunLogError
 from harness.events import Kind
-from harness.types import Action, Task
+from harness.types import Action, Ids, Task
 from harness.web.base import Page
 from harness.web.corpus import CorpusWeb
 from judges.attempts import Sampler
@@ -26,6 +26,7 @@ from trainers.algorithms.actguide import ActGuide, ActGuideConfig
 from trainers.algorithms.grpo import ZeroRL, ZeroRLConfig
 from trainers.checkpoints import Checkpoints
 from trainers.loop import Schedule, Training, train
+from trainers.sample import Sample
 from trainers.state import RunState, tasks_of_step, with_foreign_plans
 
 WEB = CorpusWeb([Page(url="page://0", title="Fern", text="A fern.")])
@@ -56,6 +57,7 @@ class Bench:
     delay: Callable[[Request], int] = lambda request: 0
     algorithm: ZeroRL = field(default_factory=lambda: ZeroRL(ZeroRLConfig.model_validate({"group": {"group_size": 4}})))
     engine_type: type[PolicyEngine] = PolicyEngine
+    denominator: Literal["engine", "learner"] = "engine"
     evaluated: list[int] = field(default_factory=list)
     shown: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
     log: MemoryLog = field(default_factory=MemoryLog)
@@ -84,6 +86,7 @@ class Bench:
             checkpoints=self.checkpoints,
             evaluate=self._evaluate,
             progress=lambda state, metrics: self.shown.append((state.step, metrics)),
+            denominator=self.denominator,
         )
         return asyncio.run(train(training, state or RunState()))
 
@@ -310,6 +313,29 @@ def test_the_metrics_and_records_of_a_rescued_step_by_hand(tmp_path: Path) -> No
     hints = {a["attempt_id"]: a["hint"] for a in bench.log.of(Kind.ATTEMPT)}
     assert sum(hint is not None for hint in hints.values()) == 4
     assert set(group["members"]) <= set(hints)
+
+
+class SkewedLearner(FakeLearner):
+    """Gives every token half the log-probability that the engine recorded."""
+
+    def logprobs(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
+        return [[p / 2 for p in row] for row in super().logprobs(sequences, temperature)]
+
+
+def test_the_denominator_is_what_the_engine_recorded_or_what_the_learner_says_of_the_same_context(tmp_path: Path) -> None:
+    def say(request: Request, prompt: str) -> str:
+        return RIGHT if "<1>" in prompt and request.session.endswith("/0") else WRONG
+
+    trained: dict[str, list[Sample]] = {}
+    for denominator in ("engine", "learner"):
+        algorithm = ActGuide(ActGuideConfig.model_validate({"group": {"group_size": 2}}))
+        bench = Bench(tmp_path / denominator, say=say, algorithm=algorithm, learner=SkewedLearner(), denominator=denominator)  # type: ignore[arg-type]
+        bench.run(tasks_per_step=2)
+        trained[denominator] = list(bench.learner.batches[0].minibatches[0])
+    assert [s.guided for s in trained["engine"]] == [False, False, True, True] * 2
+    for recorded, recomputed in zip(trained["engine"], trained["learner"], strict=True):
+        assert recomputed.behaviour == tuple(p / 2 for p in recorded.behaviour)  # guided rows too: in the view they were sampled in
+        assert replace(recomputed, behaviour=recorded.behaviour) == recorded
 
 
 def test_probes_that_rescued_nothing_are_paid_for_and_not_trained(tmp_path: Path) -> None:

@@ -8,27 +8,17 @@ denominator), and ``credit`` swaps in the unguided view (the numerator).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field
 
-from harness.config import Section, identity
-from harness.types import Group, Member, Purpose, Task
+from harness.config import Section
+from harness.guide import UNGUIDED
+from harness.types import Attempt, Group, Member, Purpose, Task, Trajectory
 from trainers.algorithms.base import Rollouts
 from trainers.algorithms.grpo import GroupConfig, ZeroRL, ZeroRLConfig
-from trainers.guidance.search import Found, default_budget, search
+from trainers.guidance.config import GuidanceConfig
+from trainers.guidance.search import Found, default_budget, fixed_level
 from trainers.objectives.policy_gradient import ObjectiveConfig
-
-
-class GuidanceConfig(Section):
-    """When and how much guidance is given."""
-
-    probe_budget: int | None = identity(None, ge=1)
-    """Levels tried per failed group (B); None means ceil(log2 L) + 1."""
-    reuse_probes: bool = identity(True)
-    """Keep the N trajectories that verified k*; False draws N fresh ones there (Algorithm 1 to the letter)."""
-    merge: Literal["union", "replace"] = identity("union")
-    """The guided N join the failed N (the paper), or replace them (the authors' code)."""
 
 
 class ActGuideConfig(ZeroRLConfig):
@@ -45,26 +35,37 @@ class ActGuide(ZeroRL):
     def __init__(self, config: ActGuideConfig) -> None:
         super().__init__(config)
         self._guidance = config.guidance
+        self._inject = config.guidance.inject()
 
     async def _collect_one(self, task: Task, rollouts: Rollouts) -> Group:
         group = await super()._collect_one(task, rollouts)
         best = group.best(guided=False)
-        if best is None or best >= self._group.delta or not task.actions:
+        needed = best is not None and (best < self._group.delta or not self._guidance.fallback)  # an outage is no reason to guide
+        if not needed or not task.actions:
             return group
-        found, drawn = await self._find_level(task, rollouts)
-        return await self._merge(group, found, drawn, rollouts)
+        fixed = fixed_level(len(task.actions), self._guidance.fixed_level, self._guidance.fixed_ratio)
+        found, drawn = (Found(level=fixed), {}) if fixed else await self._find_level(task, rollouts)
+        guided: Sequence[Member] = ()
+        if found.level:
+            reused = drawn.pop(found.level, ()) if self._guidance.reuse_probes else ()
+            guided = reused or await self._draw(task, found.level, self._group.group_size, Purpose.TRAIN, rollouts)
+        return self._merge(group, found, guided, [member for members in drawn.values() for member in members])
+
+    async def _draw(self, task: Task, level: int, size: int, purpose: Purpose, rollouts: Rollouts) -> tuple[Member, ...]:
+        guide = self._inject(task.actions, level) if level else UNGUIDED
+        return await rollouts.sample(task, size=size, level=level, guide=guide, purpose=purpose)
 
     async def _find_level(self, task: Task, rollouts: Rollouts) -> tuple[Found, dict[int, tuple[Member, ...]]]:
-        """Binary search with N rollouts a level. A level whose rollouts are all unscorable (an outage) says nothing and ends the search;
+        """Binary search, some rollouts a level. A level whose rollouts are all unscorable (an outage) says nothing and ends the search;
         what was verified before it stands."""
-        levels = len(task.actions)
-        probe = search(levels, self._guidance.probe_budget or default_budget(levels))
+        levels, options = len(task.actions), self._guidance
+        probe = options.search_of(levels, options.probe_budget or default_budget(levels))
         drawn: dict[int, tuple[Member, ...]] = {}
         probed: list[tuple[int, bool]] = []
         try:
             level = next(probe)
             while True:
-                drawn[level] = await rollouts.sample(task, size=self._group.group_size, level=level, purpose=Purpose.PROBE)
+                drawn[level] = await self._draw(task, level, options.probe_size or self._group.group_size, Purpose.PROBE, rollouts)
                 best = max((m.score.value for m in drawn[level] if m.score.value is not None), default=None)
                 if best is None:
                     verified = min((k for k, sufficed in probed if sufficed), default=None)
@@ -75,21 +76,18 @@ class ActGuide(ZeroRL):
             found: Found = end.value
             return found, drawn
 
-    async def _merge(self, group: Group, found: Found, drawn: dict[int, tuple[Member, ...]], rollouts: Rollouts) -> Group:
-        guided: Sequence[Member] = ()
-        spent = [m for level, members in drawn.items() if level != found.level for m in members]
-        if found.level is not None:
-            guided = drawn[found.level]
-            if not self._guidance.reuse_probes:
-                spent += guided
-                guided = await rollouts.sample(group.task, size=self._group.group_size, level=found.level)
+    def _merge(self, group: Group, found: Found, guided: Sequence[Member], spent: Sequence[Member]) -> Group:
+        """The group with its guided members; ``spent`` were drawn on the way and are not trained."""
         replaced = bool(guided) and self._guidance.merge == "replace"
         return Group(
             task=group.task,
             step=group.step,
             members=(*(() if replaced else group.members), *guided),
-            level=found.level,
+            level=found.level or None,
             probes=found.probed,
             discarded=(*(group.members if replaced else ()), *spent),
             delta=group.delta,
         )
+
+    def _trained_view(self, attempt: Attempt) -> Trajectory:
+        return attempt.trajectory if self._guidance.train_view == "guided" else super()._trained_view(attempt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from harness.guide import UNGUIDED, Guide
 from harness.types import Group, Member, Purpose, Task
 from trainers.objectives.base import Objective
 from trainers.sample import Sample
@@ -19,8 +20,10 @@ class Rollouts(Protocol):
     @property
     def step(self) -> int: ...
 
-    async def sample(self, task: Task, *, size: int, level: int = 0, purpose: Purpose = Purpose.TRAIN) -> tuple[Member, ...]:
-        """Draw ``size`` trajectories of one task; ``level`` > 0 puts the first ``level`` expert actions into the prompt.
+    async def sample(
+        self, task: Task, *, size: int, level: int = 0, guide: Guide = UNGUIDED, purpose: Purpose = Purpose.TRAIN
+    ) -> tuple[Member, ...]:
+        """Draw ``size`` trajectories of one task; ``guide`` is what stands before the policy at a ``level`` > 0.
 
         The seed of each depends on (run, purpose, step, task, level, index) only.
         """

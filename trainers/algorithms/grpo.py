@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from harness.config import Section, identity
-from harness.types import Group, Member, Status, Task
+from harness.types import Attempt, Group, Member, Status, Task, Trajectory
 from trainers.advantage import group_advantages
 from trainers.algorithms.base import Rollouts
 from trainers.objectives.base import Objective
@@ -84,9 +84,12 @@ class ZeroRL:
     def _row(self, group: Group, member: Member, advantage: float) -> Sample:
         attempt = member.attempt
         return Sample.of(
-            attempt.trajectory.with_view(attempt.target),
+            self._trained_view(attempt),
             attempt_id=attempt.id,
             group_id=group.task.id,
             advantage=advantage,
             guided=attempt.level > 0,
         )
+
+    def _trained_view(self, attempt: Attempt) -> Trajectory:
+        return attempt.trajectory.with_view(attempt.target)
