@@ -55,6 +55,7 @@ PAPER = Preset(
     not_reproduced=(
         "Eq. 11 as printed divides by the tokens of each group; here all sampled tokens of the mini-batch are the normaliser.",
         "Eq. 11 as printed averages a KL summed over each trajectory; here the KL term has the normaliser of the policy term.",
+        "The paper does not say whether groups of equal rewards stay in the batch; here they leave it (zero_variance=keep keeps them).",
         "The paper names no probe budget; ceil(log2 L) + 1 is used, which always ends the search.",
         "The wording of prompts and plans is this project's own.",
     ),
