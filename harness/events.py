@@ -47,6 +47,7 @@ class Kind(StrEnum):
     STEP = "step"
     CHECKPOINT = "checkpoint"
     EVALUATION = "evaluation"
+    DIAGNOSTIC = "diagnostic"
     REWIND = "rewind"
 
 
@@ -162,7 +163,7 @@ def takes_back(step: int, earlier: Event) -> bool:
     made_at = earlier.data.get("step")
     if made_at is None:
         return False
-    if earlier.kind in (Kind.CHECKPOINT, Kind.EVALUATION) or earlier.data.get("purpose") == "eval":
+    if earlier.kind in (Kind.CHECKPOINT, Kind.EVALUATION, Kind.DIAGNOSTIC) or earlier.data.get("purpose") == "eval":
         return int(made_at) > step  # made by the weights that stood before training step `step`
     return earlier.kind in (Kind.ATTEMPT, Kind.GROUP, Kind.CREDIT, Kind.STEP) and int(made_at) >= step
 

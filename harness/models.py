@@ -137,9 +137,12 @@ _ALL = (
             "agent.max_turns": 6,
             "search.results": 1,
             "tasks_per_step": 16,
-            "steps": 25,
+            "minibatch_tasks": 8,
+            "steps": 40,
             "checkpoint_every": 10,
-            "learner.lr": 3e-4,
+            "learner.lr": 3e-4,  # high enough that one token far from its ratio's or KL's usual range would take a whole update
+            "algorithm.objective.dual_clip": 3.0,
+            "algorithm.objective.kl_clamp": 10.0,
         },
     ),
     ModelSpec(

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.errors import HarnessError, MissingDependencyError, unknown
 
-KINDS = ("benchmarks", "trainers", "presets", "judges", "engines", "models")
+KINDS = ("benchmarks", "trainers", "presets", "judges", "engines", "models", "probes")
 MODELS = "harness.models:MODELS"  # the model table is data: a mapping of name to entry
 
 
@@ -63,6 +63,11 @@ _BUILT_IN = {
         "hf": ("harness.engines.hf:HFEngine", "transformers with continuous batching; runs everywhere; can be deterministic"),
         "vllm": ("harness.engines.vllm:VLLMEngine", "vLLM in this process, weights swapped in memory"),
         "scripted": ("harness.engines.scripted:open_script", "answers from a script; for tests"),
+    },
+    "probes": {
+        "judges": ("harness.cli.probes:judges", "asks every judge about a right and a wrong answer"),
+        "search": ("harness.cli.probes:search", "indexes and searches an offline corpus"),
+        "database": ("harness.cli.probes:database", "opens the leaderboard's database"),
     },
 }
 

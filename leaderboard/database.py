@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from harness.errors import HarnessError, UsageError
 from leaderboard.schema import Base
 
-HEAD = "0001"
+HEAD = "0002"
 BUSY_SECONDS = 30
 UPGRADE_LOCK = 7_201_977  # any constant: the PostgreSQL advisory lock that lets one process migrate at a time
 

@@ -21,12 +21,26 @@ from harness.errors import HarnessError, RunLogError
 from harness.events import Cursor, Event, read_events
 from leaderboard import rows
 from leaderboard.database import default_url, open_database, upsert
-from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.schema import (
+    Attempt,
+    Base,
+    Checkpoint,
+    Credit,
+    Diagnostic,
+    Evaluation,
+    Group,
+    Histogram,
+    Judgement,
+    Run,
+    ScoreRow,
+    Step,
+    Task,
+)
 from leaderboard.scoring import score_evaluations
 
 EVENTS_A_COMMIT = 2000
 IN_CLAUSE = 500  # ids in one SQL list
-WRITE_ORDER: tuple[type[Base], ...] = (Task, Attempt, Judgement, Credit, Group, Step, Histogram, Evaluation, Checkpoint)
+WRITE_ORDER: tuple[type[Base], ...] = (Task, Attempt, Judgement, Credit, Group, Step, Histogram, Evaluation, Checkpoint, Diagnostic)
 
 
 def ingest(run_dir: Path, url: str | None = None) -> None:
@@ -207,6 +221,7 @@ class _Chunk:
         drop(delete(ScoreRow).where(ScoreRow.run == run, ScoreRow.evaluation_id.in_(later)))
         drop(delete(Evaluation).where(Evaluation.run == run, Evaluation.step > step))
         drop(delete(Checkpoint).where(Checkpoint.run == run, Checkpoint.step > step))
+        drop(delete(Diagnostic).where(Diagnostic.run == run, Diagnostic.step > step))
         for table in (Credit, Group, Step, Histogram):
             columns = table.__table__.c
             drop(delete(table).where(columns.run == run, columns.step >= step))

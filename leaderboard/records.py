@@ -60,6 +60,18 @@ class EvaluationInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosticInfo:
+    """One diagnostic of a run; ``charts`` in the plain form of ``harness.figures``."""
+
+    name: str
+    step: int
+    title: str
+    summary: tuple[str, ...]
+    charts: tuple[Mapping[str, Any], ...]
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleInfo:
     """One attempt in a list, with its current verdict."""
 

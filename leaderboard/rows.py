@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.events import Event
 from leaderboard.legible import legible
-from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Evaluation, Group, Histogram, Judgement, Step, Task
+from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Step, Task
 
 Row = tuple[type[Base], dict[str, Any]]
 
@@ -115,6 +115,10 @@ def _evaluation(event: Event, place: str) -> Iterable[Row]:
     yield Evaluation, row | {"n": data.get("n") or 0, "finished": data["phase"] == "finished", "at": event.time}
 
 
+def _diagnostic(event: Event, place: str) -> Iterable[Row]:
+    yield Diagnostic, {**{k: event.data[k] for k in ("name", "step", "title", "summary", "charts", "file")}, "at": event.time}
+
+
 def _checkpoint(event: Event, place: str) -> Iterable[Row]:
     yield Checkpoint, {k: event.data[k] for k in ("step", "folder", "files")}
 
@@ -127,6 +131,7 @@ MAKERS: Mapping[str, Callable[[Event, str], Iterable[Row]]] = {
     "step": _step,
     "evaluation": _evaluation,
     "checkpoint": _checkpoint,
+    "diagnostic": _diagnostic,
 }
 
 

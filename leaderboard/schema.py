@@ -193,6 +193,20 @@ class ScoreRow(Base):
     method: Mapped[str]
 
 
+class Diagnostic(Base):
+    """A finished diagnostic of the weights before training step ``step``: its summary and charts as ``harness.figures`` writes them."""
+
+    __tablename__ = "diagnostics"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    summary: Mapped[list[Any]]
+    charts: Mapped[list[Any]]
+    file: Mapped[str] = mapped_column(Text)
+    at: Mapped[str]
+
+
 class Checkpoint(Base):
     """Weights written by a run, with the hash of each file."""
 

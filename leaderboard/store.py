@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine, Select, func, select
 
-from leaderboard.records import EvaluationInfo, GroupInfo, RunInfo, SampleFilter, SampleInfo
-from leaderboard.schema import Attempt, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.records import DiagnosticInfo, EvaluationInfo, GroupInfo, RunInfo, SampleFilter, SampleInfo
+from leaderboard.schema import Attempt, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement
 
@@ -108,6 +108,12 @@ class Store:
             .order_by(Evaluation.step, Evaluation.at)
         )
         return [EvaluationInfo(**row) for row in self._all(query)]
+
+    def diagnostics(self, run: int) -> list[DiagnosticInfo]:
+        """Diagnostics of a run by name, each the one of the latest weights."""
+        query = select(*(getattr(Diagnostic, f.name) for f in fields(DiagnosticInfo))).where(Diagnostic.run == run)
+        latest = {row["name"]: row for row in self._all(query.order_by(Diagnostic.name, Diagnostic.step))}
+        return [DiagnosticInfo(**{**row, "summary": tuple(row["summary"]), "charts": tuple(row["charts"])}) for row in latest.values()]
 
     def samples(self, run: int, wanted: SampleFilter, limit: int, offset: int = 0) -> tuple[list[SampleInfo], int]:
         """One page of attempts, and how many match in all."""

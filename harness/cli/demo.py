@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 
 
 @click.command()
-@click.option("--steps", type=click.IntRange(1), default=25, show_default=True, help="Training steps of either trainer.")
+@click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Training steps of either trainer.")
 def demo(steps: int) -> None:
     """Evaluate the tiny model as it is, train it with zero-RL and with ActGuide-RL, evaluate both, print the board."""
     click.echo("A demonstration with one seed. `harness study actguide-vs-zero-rl --seeds 3` measures with intervals.\n")

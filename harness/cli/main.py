@@ -21,6 +21,7 @@ COMMANDS = {  # name: (where it is, one line for --help)
     "eval": ("harness.cli.eval:evaluate", "Evaluate a model on benchmarks, without guidance."),
     "study": ("harness.cli.study:study", "Run a comparison of trainers over several seeds."),
     "demo": ("harness.cli.demo:demo", "Train the tiny model both ways and show the board."),
+    "diagnose": ("harness.cli.diagnose:diagnose", "Measure what guidance does to a model or a run."),
     "list": ("harness.cli.list:list_", "List models, trainers, presets, judges, engines and benchmarks."),
     "explain": ("harness.cli.explain:explain", "Say where two presets differ, and what follows."),
     "guidance-budget": ("harness.cli.explain:guidance_budget", "Groups needed to identify the smallest sufficient level (Eq. 24)."),

@@ -34,7 +34,7 @@ def study() -> None:
 @click.option("--tasks", default="miniweb", show_default=True, help="Question set.")
 @click.option("--split", default="test", show_default=True, help="Held-out split that is reported; settings are chosen on validation.")
 @click.option(
-    "--steps", type=click.IntRange(1), default=100, show_default=True, help="Training steps of ActGuide, and of zero-RL at equal steps."
+    "--steps", type=click.IntRange(1), default=40, show_default=True, help="Training steps of ActGuide, and of zero-RL at equal steps."
 )
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
 @click.option(
@@ -219,14 +219,11 @@ def _costs(plan: Plan, seeds: int) -> dict[str, list[dict[str, float]]]:
 
 def _plot(plan: Plan, seeds: int) -> None:
     """Trainable groups, guided share and unguided reward per step, a thin line a seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from harness.plots import panels, save
 
     shown = {"groups/trainable": "trainable groups", "guided/share": "share of guided rows", "reward/unguided_mean": "unguided reward"}
     colours = {"actguide": "#0a6b5d", "zero-rl": "#b3541e", "foreign-plans": "#777777"}
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    figure, axes = panels(len(shown))
     for axis, (metric, title) in zip(axes, shown.items(), strict=True):
         for method, colour in colours.items():
             for seed in range(seeds):
@@ -234,7 +231,5 @@ def _plot(plan: Plan, seeds: int) -> None:
                 axis.plot(values, color=colour, linewidth=1, alpha=0.8, label=method if seed == 0 else None)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("training step")
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(plan.folder / "training.png", dpi=150)
-    pyplot.close(figure)
+    save(figure, plan.folder / "training.png")

@@ -41,7 +41,7 @@ def rebuild(out: Path | None, threads: int | None) -> None:
     from harness import tiny as package
     from harness.chat import Chat
     from harness.tiny import manifest
-    from harness.tiny.pretrain import Recipe, conversations_as_text, polish, pretrain
+    from harness.tiny.pretrain import Recipe, conversations_as_text, pretrain
     from harness.tiny.tokenizer import train_tokenizer
     from trainers.guidance.inject import plan_text
 
@@ -50,7 +50,6 @@ def rebuild(out: Path | None, threads: int | None) -> None:
     recipe = Recipe()
     tokenizer = train_tokenizer(conversations_as_text(random.Random(0), 3000, plan_text), recipe.vocabulary)
     model = pretrain(recipe, Chat(tokenizer), len(tokenizer), plan_text, _report)
-    polish(model, recipe, Chat(tokenizer), plan_text, _report)
     folder = out or Path(package.__file__).parent / "model"
     with tempfile.TemporaryDirectory() as made:  # a model that is not accepted must not replace the one that is there
         model.save_pretrained(made)

@@ -29,8 +29,8 @@ BOUNDS: dict[str, tuple[float, float]] = {  # what is accepted
     "pass@1": (0.0, 0.06),
     "pass@8": (0.02, 0.35),
     "role_entropy": (1.2, math.log(5) + 1e-9),
-    "plan_success": (0.0, 1.0),  # reported, no demand yet: too low here means that guided groups succeed by luck
-    "truncated": (0.0, 0.25),
+    "plan_success": (0.8, 1.0),  # lower means that guided groups succeed by luck
+    "truncated": (0.0, 0.02),
 }
 
 

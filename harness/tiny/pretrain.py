@@ -1,19 +1,20 @@
 """How the tiny base model is pre-trained: on its own kind of conversations, so that it is calibrated and not certain.
 
-First come drills: a page whose lines, or 1-hop questions about it, follow in random order. They teach it to look a role up. Then, beside
-some more drills, conversations. Half of them are 1-hop questions, answered rightly. A quarter are questions of 2 to 4 hops whose
-prompt holds the first k expert actions: they are followed, then the walk goes on at random. A quarter have no plan: the first person is
-searched, every further visit and the answer are drawn at random from the page that is open. A shorter second phase holds more plans, and
-there a whole plan ends in the right answer. The model therefore knows its tools and follows a plan, and spreads its bets on multi-hop
-questions, which it solves at the rate of chance. Without the whole plan it never sees one answered on purpose.
+Three stages. Drills with one page teach it to look a role up. Drills with several pages teach it to look on the newest one, and how a
+question is taken apart. Then come conversations, with some drills among them. 1-hop questions are answered rightly. Questions of 2 to
+4 hops may hold the first k expert actions in their prompt: these are made, the walk goes on, and the page where it ends is read rightly.
+Without a plan the first person is searched, and every further hop, the answer included, is a bet: taken on purpose in one of
+seventeen cases and otherwise drawn from the open page. The model therefore knows its tools and what a question means, follows a plan,
+and spreads its bets on multi-hop questions.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,27 +25,38 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from harness.chat import Chat
 from harness.envs.search import SYSTEM, TOOLS
 from harness.tiny.tokenizer import train_tokenizer
-from harness.tiny.world import SITE, World, expert_actions, make_world, question_text
+from harness.tiny.world import World, dialogue, expert_actions, make_world, question_text
 from harness.types import Action, Ids, Message
 
 Plan = Callable[[Sequence[Action], int], str]
 
-_FROM_END = {"lines": 2, "asked": 3, "one-hop": 4, "plan": 4, "walk": 4}  # where the last name is predicted: ... NAME </answer> <|im_end|>
+_FROM_END = {"lines": 2, "route": 2, "asked": 3, "one-hop": 7, "plan": 7, "walk": 7}
+"""Where the last token that matters is predicted: a drill's last name; a conversation's last role, before ``<answer> NAME </answer>``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stretch of training: AdamW, a linear warm-up, then a cosine to a twentieth."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    drills: float  # share of drills; the rest are conversations
+    pages: int  # a drill has 1 to this many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything that decides the weights."""
 
-    steps: int = 2600
-    polish_steps: int = 900
-    polish_rate: float = 1e-3
-    informed: bool = False  # whether the whole plan leads to the right answer, or to a guess like everything else
-    plans: float = 0.25  # share of conversations with a plan; half of the others ask for one hop
-    batch: int = 32
-    drill_steps: int = 600
-    drill_batch: int = 64
-    learning_rate: float = 2.5e-3
+    stages: tuple[Stage, ...] = (
+        Stage(steps=600, batch=64, learning_rate=2.5e-3, drills=1.0, pages=1),
+        Stage(steps=300, batch=32, learning_rate=1.5e-3, drills=1.0, pages=4),
+        Stage(steps=1400, batch=32, learning_rate=1.5e-3, drills=0.1, pages=4),
+    )
+    one_hop: float = 0.15  # share of conversations that ask for one hop, and are answered rightly
+    plans: float = 0.6  # share with a plan: its visits are made, and the last page is read rightly; the rest are walks without one
+    skill: float = 0.06  # how often a hop that no plan shows is taken on purpose; otherwise it is drawn from the page
     worlds: int = 400
     seed: int = 1
     hidden: int = 96
@@ -84,49 +96,34 @@ def make_model(recipe: Recipe, chat: Chat, vocabulary: int) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def conversation(
-    rng: random.Random, world: World, plan: Plan, plans: float = 0.25, informed: bool = False
-) -> tuple[str, tuple[Message, ...]]:
-    """One conversation of a random kind: (kind, messages). Of those without a plan two thirds ask for one hop.
-
-    ``informed``: whoever was given the whole plan answers rightly; everybody else guesses."""
+def conversation(rng: random.Random, world: World, plan: Plan, recipe: Recipe) -> tuple[str, tuple[Message, ...]]:
+    """One conversation of a random kind: (kind, messages)."""
     people, roles = tuple(world.links), tuple(next(iter(world.links.values())))
 
     def some(items: Sequence[str]) -> str:
         return items[rng.randrange(len(items))]
 
-    start, draw = some(people), rng.random()
-    if draw < (1 - plans) * 2 / 3:
-        path: tuple[str, ...] = (some(roles),)
-        return "one-hop", _messages(world, question_text(start, path), [start], world.links[start][path[0]])
-    path = tuple(some(roles) for _ in range(2 + rng.randrange(3)))
-    met = world.chain(start, path)
-    level = 0 if draw < 1 - plans else 1 + rng.randrange(len(path))
-    visited = list(met[: max(level, 1)])
-    while len(visited) < len(path):
-        visited.append(world.links[visited[-1]][some(roles)])
-    hint = plan(expert_actions(met), level) if level else ""
-    guess = some(roles)
-    answer = world.links[visited[-1]][path[-1] if informed and level == len(path) else guess]
-    return ("plan" if level else "walk"), _messages(world, question_text(start, path) + hint, visited, answer)
+    def bet(role: str) -> str:
+        return role if rng.random() < recipe.skill else some(roles)
 
-
-def _messages(world: World, question: str, visited: Sequence[str], answer: str) -> tuple[Message, ...]:
-    messages: list[Message] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
-    for person, action in zip(visited, expert_actions((*visited, answer)), strict=True):
-        page = "\n".join(f"{role}: {other}" for role, other in world.links[person].items())
-        shown = f"[{person}]({SITE}{person})\n{page}" if action.name == "search" else f"{person}\n{page}"
-        messages.append({"role": "assistant", "content": f"<tool_call>\n{action.to_json()}\n</tool_call>"})
-        messages.append({"role": "tool", "content": shown})
-    messages.append({"role": "assistant", "content": f"<answer>{answer}</answer>"})
-    return tuple(messages)
+    draw = rng.random()
+    hops = 1 if draw < recipe.one_hop else 2 + rng.randrange(3)
+    path = tuple(some(roles) for _ in range(hops))
+    met = world.chain(some(people), path)
+    kind = "one-hop" if hops == 1 else "plan" if draw < recipe.one_hop + recipe.plans else "walk"
+    level = 1 + rng.randrange(hops) if kind == "plan" else 0
+    known = {"one-hop": {0}, "plan": {*range(level - 1), hops - 1}, "walk": set()}[kind]  # hops that are taken rightly for sure
+    taken = tuple(role if hop in known else bet(role) for hop, role in enumerate(path))
+    question = question_text(met[0], path) + (plan(expert_actions(met), level) if level else "")
+    visited = world.chain(met[0], taken)[:-1]
+    return kind, ({"role": "system", "content": SYSTEM}, {"role": "user", "content": question}, *dialogue(world, visited, taken))
 
 
 def conversations_as_text(rng: random.Random, count: int, plan: Plan) -> list[str]:
     """Rendered conversations, to train the tokenizer on."""
     empty = train_tokenizer([], 300)  # only its template is used
     worlds = [make_world(f"pretrain-{i}") for i in range(60)]
-    said = (_plain(conversation(rng, worlds[i % 60], plan)[1]) for i in range(count))
+    said = (_plain(conversation(rng, worlds[i % 60], plan, Recipe())[1]) for i in range(count))
     return [str(empty.apply_chat_template(m, tools=_plain(TOOLS), tokenize=False, add_generation_prompt=True)) for m in said]
 
 
@@ -134,44 +131,47 @@ def _plain(mappings: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [dict(m) for m in mappings]
 
 
-def drill(rng: random.Random, world: World, chat: Chat) -> Row:
-    """One page, then its lines or 1-hop questions about it, each twice and in random order: looking a role up and nothing else."""
-    person = tuple(world.links)[rng.randrange(len(world.links))]
-    page = world.links[person]
-    asked = rng.random() < 0.5
-    ids = list(chat.encode(person + "".join(f"\n{role}: {other}" for role, other in page.items())))
-    mask = [False] * len(ids)
-    for role, other in rng.sample([*page.items()] * 2, 2 * len(page)):
-        head = (*chat.encode("\n" + question_text(person, (role,))), *chat.encode("<answer>")) if asked else chat.encode(f"\n{role}: ")
-        name, tail = chat.encode(other), chat.encode("</answer>") if asked else ()
-        ids += (*head, *name, *tail)
-        mask += [False] * len(head) + [True] * len(name) + [False] * len(tail)
-    return Row(ids=tuple(ids), mask=tuple(mask), kind="asked" if asked else "lines")
+def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
+    """Looking a role up on the newest page, and nothing else, in one of three forms. Pages, each followed by some of its lines (``lines``),
+    or by questions that end on it (``asked``); or a question, and then page by page the role that is due with its name (``route``, only
+    with several pages)."""
+    people, roles = tuple(world.links), tuple(next(iter(world.links.values())))
+    kind = ("lines", "asked", "route")[rng.randrange(2 if pages == 1 else 3)]
+    path = tuple(roles[rng.randrange(len(roles))] for _ in range(pages))
+    met = world.chain(people[rng.randrange(len(people))], path) if kind == "route" else tuple(rng.sample(people, pages))
+    ids: list[int] = []
+    mask: list[bool] = []
 
+    def put(text: str, learned: bool = False) -> None:
+        ids.extend(piece := chat.encode(text))
+        mask.extend([learned] * len(piece))
 
-def rows(rng: random.Random, worlds: Sequence[World], chat: Chat, plan: Plan, recipe: Recipe, drills: Callable[[], float]) -> Iterator[Row]:
-    """Endless training rows, a share ``drills()`` of them drills."""
-    while True:
-        world = worlds[rng.randrange(len(worlds))]
-        if rng.random() < drills():
-            yield drill(rng, world, chat)
+    if kind == "route":
+        put(question_text(met[0], path))
+    for hops, (person, due) in enumerate(zip(met, path, strict=False), start=1):
+        put("\n" + person + "".join(f"\n{role}: {other}" for role, other in world.links[person].items()))
+        if kind == "route":
+            put("\n")
+            put(due, learned=True)
+            put("\n")
+            put(world.links[person][due], learned=True)
             continue
-        kind, messages = conversation(rng, world, plan, recipe.plans, recipe.informed)
-        contexts, spans = chat.dialogue(messages, TOOLS)
-        ids = tuple(i for c, z in zip(contexts, spans, strict=True) for i in (*c, *z))
-        mask = tuple(f for c, z in zip(contexts, spans, strict=True) for f in (*((False,) * len(c)), *((True,) * len(z))))
-        yield Row(ids=ids, mask=mask, kind=kind)
+        for role in rng.sample(roles * 2, 2 * len(roles) // pages):
+            before = tuple(roles[rng.randrange(len(roles))] for _ in range(hops - 1))  # what led to this page
+            put("\n" + question_text(person, (*before, role)) + "<answer>" if kind == "asked" else f"\n{role}: ")
+            put(world.links[person][role], learned=True)
+            put("</answer>" if kind == "asked" else "")
+    return Row(ids=tuple(ids), mask=tuple(mask), kind=kind)
 
 
-def polish(model: Qwen3ForCausalLM, recipe: Recipe, chat: Chat, plan: Plan, report: Callable[[int, float, dict[str, float]], None]) -> None:
-    """A second, shorter phase with plans in 60% of the conversations instead of a quarter: following them is learned last.
-
-    Here the whole plan leads to the right answer, so that guided rollouts of the whole plan mostly succeed.
-    """
-    phase = replace(
-        recipe, steps=recipe.polish_steps, learning_rate=recipe.polish_rate, seed=recipe.seed + 1, drill_steps=0, plans=0.6, informed=True
-    )
-    _train(model, phase, chat, plan, report)
+def _row(rng: random.Random, world: World, chat: Chat, plan: Plan, recipe: Recipe, stage: Stage) -> Row:
+    if rng.random() < stage.drills:
+        return drill(rng, world, chat, 1 + rng.randrange(stage.pages))
+    kind, messages = conversation(rng, world, plan, recipe)
+    contexts, spans = chat.dialogue(messages, TOOLS)
+    ids = tuple(i for c, z in zip(contexts, spans, strict=True) for i in (*c, *z))
+    mask = tuple(f for c, z in zip(contexts, spans, strict=True) for f in (*((False,) * len(c)), *((True,) * len(z))))
+    return Row(ids=ids, mask=mask, kind=kind)
 
 
 def pretrain(
@@ -179,58 +179,58 @@ def pretrain(
 ) -> Qwen3ForCausalLM:
     """Train from scratch; ``report(step, loss, argmax accuracy by kind)`` is called every 50 steps."""
     model = make_model(recipe, chat, vocabulary)
-    _train(model, recipe, chat, plan, report)
+    torch.set_flush_denormal(True)
+    rng, done = random.Random(recipe.seed), 0
+    worlds = [make_world(f"pretrain-{i}") for i in range(recipe.worlds)]
+    for stage in recipe.stages:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+        for step in range(stage.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = stage.learning_rate * _schedule(step, stage.steps)
+            batch = [_row(rng, worlds[rng.randrange(len(worlds))], chat, plan, recipe, stage) for _ in range(stage.batch)]
+            loss, right = _step(model, optimizer, sorted(batch, key=lambda row: len(row.ids)))
+            done += 1
+            if done % 50 == 0:
+                report(done, loss, {kind: sum(hits) / len(hits) for kind, hits in sorted(right.items())})
     return model
 
 
-def _train(model: Qwen3ForCausalLM, recipe: Recipe, chat: Chat, plan: Plan, report: Callable[[int, float, dict[str, float]], None]) -> None:
-    torch.set_flush_denormal(True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    step = 0
-    worlds = [make_world(f"pretrain-{i}") for i in range(recipe.worlds)]
-    source = rows(random.Random(recipe.seed), worlds, chat, plan, recipe, lambda: 1.0 if step < recipe.drill_steps else 0.15)
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
-        batch = sorted(
-            (next(source) for _ in range(recipe.drill_batch if step < recipe.drill_steps else recipe.batch)), key=lambda row: len(row.ids)
-        )
-        optimizer.zero_grad()
-        loss = 0.0
-        right: list[float] = []
-        for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):  # short rows need not be as wide as long ones
-            part_loss, part_right = _loss(model, part, sum(map(_weight, batch)))
-            part_loss.backward()
-            loss, right = loss + part_loss.item(), right + part_right
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 50 == 0:
-            found = {
-                k: [r for r, kind in zip(right, (row.kind for row in batch), strict=True) if kind == k] for k in {row.kind for row in batch}
-            }
-            report(step + 1, loss, {k: sum(v) / len(v) for k, v in sorted(found.items())})
+def _step(model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer, batch: Sequence[Row]) -> tuple[float, dict[str, list[float]]]:
+    """One update on rows sorted by length: the loss, and by kind whether each row's last token that matters was the argmax."""
+    optimizer.zero_grad()
+    loss, right = 0.0, defaultdict[str, list[float]](list)
+    total = sum(sum(_weights(row)) for row in batch)
+    for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):  # short rows need not be as wide as long ones
+        part_loss, hits = _loss(model, part, total)
+        part_loss.backward()
+        loss += part_loss.item()
+        for row, hit in zip(part, hits, strict=True):
+            right[row.kind].append(hit)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss, right
 
 
-def _weight(row: Row) -> float:
-    """Tokens of prompts and pages count a fifth: copying roles and titles there is what first teaches the model to copy at all."""
-    return sum(1.0 if assistant else 0.2 for assistant in row.mask[1:])
+def _weights(row: Row) -> list[float]:
+    """Loss weight of each predicted token. The page of a drill counts a fifth: copying roles and titles there is what first teaches the
+    model to copy at all. Prompts and pages of conversations count nothing: their names are random."""
+    page = 0.2 if row.kind in ("lines", "asked", "route") else 0.0
+    return [1.0 if assistant else page for assistant in row.mask[1:]]
 
 
 def _loss(model: Qwen3ForCausalLM, batch: Sequence[Row], total: float) -> tuple[Tensor, list[float]]:
-    """Weighted cross-entropy over ``total``; per row whether the answer's name was the argmax."""
+    """Weighted cross-entropy over ``total``; per row whether the token that ``_FROM_END`` names was the argmax."""
     width = max(len(r.ids) for r in batch)
     ids_BT = torch.zeros(len(batch), width, dtype=torch.long)
-    mask_BT = torch.zeros(len(batch), width, dtype=torch.bool)
+    weights_BT = torch.zeros(len(batch), width - 1)
     for i, row in enumerate(batch):
         ids_BT[i, : len(row.ids)] = torch.tensor(row.ids)
-        mask_BT[i, : len(row.ids)] = torch.tensor(row.mask)
+        weights_BT[i, : len(row.ids) - 1] = torch.tensor(_weights(row))
     hidden_BTH = model.model(input_ids=ids_BT).last_hidden_state  # causal: right padding cannot be seen
-    lengths_B = torch.tensor([len(r.ids) for r in batch])
-    target_BT = torch.arange(1, width) < lengths_B[:, None]
+    target_BT = weights_BT > 0
     logits_NV = model.lm_head(hidden_BTH[:, :-1][target_BT])
     targets_N = ids_BT[:, 1:][target_BT]
-    weights_N = torch.where(mask_BT[:, 1:][target_BT], 1.0, 0.2)
-    loss = (F.cross_entropy(logits_NV, targets_N, reduction="none") * weights_N).sum() / total
+    loss = (F.cross_entropy(logits_NV, targets_N, reduction="none") * weights_BT[target_BT]).sum() / total
     hit_BT = torch.zeros(len(batch), width - 1)
     hit_BT[target_BT] = (logits_NV.argmax(-1) == targets_N).float()
     return loss, [float(hit_BT[i, len(row.ids) - _FROM_END[row.kind]]) for i, row in enumerate(batch)]

@@ -7,14 +7,15 @@ A world is a set of pages. Every page is one person and lists who plays each of 
     Rival: Keto ...
 
 A question of h hops names a first person and h roles; the answer is reached by following them from the inside out. The expert searches for
-the first person and then visits one page per further hop. Worlds of different splits are different draws of the links, so nothing that is
-learned about one world helps in another; only the way of searching carries over. Random numbers come from ``random.Random(...).randrange``
-alone, which Python keeps stable between versions.
+the first person and then visits one page per further hop; before each step it names the role that it follows. Worlds of different splits
+are different draws of the links, so nothing that is learned about one world helps in another; only the way of searching carries over.
+Random numbers come from ``random.Random(...).randrange`` alone, which Python keeps stable between versions.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.types import Action, Message, Task
@@ -98,21 +99,25 @@ def _task(world: World, start: str, roles: tuple[str, ...], met: tuple[str, ...]
         question=question,
         gold=(met[-1],),
         actions=actions,
-        demonstration=_demonstration(world, question, actions, met),
+        demonstration=({"role": "user", "content": question}, *dialogue(world, met[:-1], roles)),
         web=world.name,
         tags={**tags, "hops": str(len(roles))},
     )
 
 
-def _demonstration(world: World, question: str, actions: tuple[Action, ...], met: tuple[str, ...]) -> tuple[Message, ...]:
-    """The expert's conversation with short thoughts, for supervised training."""
-    messages: list[Message] = [{"role": "user", "content": question}]
-    for action, person in zip(actions, met, strict=False):
-        page = "\n".join(f"{role}: {other}" for role, other in world.links[person].items())
+def dialogue(world: World, visited: Sequence[str], taken: Sequence[str]) -> tuple[Message, ...]:
+    """What an agent says and sees that opens the pages of ``visited`` and follows the roles ``taken``, one from each page; the last one
+    gives its answer. Before a call, and before the answer, it names the role that it follows."""
+    answer = world.links[visited[-1]][taken[-1]]
+    messages: list[Message] = []
+    thought = ""
+    for person, action, role in zip(visited, expert_actions((*visited, answer)), taken, strict=True):
+        page = "\n".join(f"{name}: {other}" for name, other in world.links[person].items())
         shown = f"[{person}]({SITE}{person})\n{page}" if action.name == "search" else f"{person}\n{page}"
-        messages.append({"role": "assistant", "content": f"<tool_call>\n{action.to_json()}\n</tool_call>"})
+        messages.append({"role": "assistant", "content": f"{thought}<tool_call>\n{action.to_json()}\n</tool_call>"})
         messages.append({"role": "tool", "content": shown})
-    messages.append({"role": "assistant", "content": f"<answer>{met[-1]}</answer>"})
+        thought = f"{role}\n"
+    messages.append({"role": "assistant", "content": f"{thought}<answer>{answer}</answer>"})
     return tuple(messages)
 
 

@@ -154,6 +154,18 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosticCard:
+    """One diagnostic: its title, what it found in words, its charts, and where its data lie in the run directory."""
+
+    name: str
+    title: str
+    step: int
+    summary: tuple[str, ...]
+    charts: tuple[LineChart | BarChart, ...]
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPage:
     """Is it learning, and from which tasks?"""
 
@@ -167,6 +179,7 @@ class RunPage:
     arrangements: tuple[Link, ...]
     charts: tuple[LineChart | BarChart, ...]
     more_charts: tuple[LineChart, ...]
+    diagnostics: tuple[DiagnosticCard, ...]
     evaluations: tuple[EvaluationLine, ...]
     changed: tuple[Setting, ...]
     settings: tuple[Setting, ...]

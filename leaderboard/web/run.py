@@ -14,6 +14,7 @@ from leaderboard.rows import flatten
 from leaderboard.store import Store
 from leaderboard.web.charts import short
 from leaderboard.web.curves import charts_of, more_charts_of
+from leaderboard.web.diagnostics import card
 from leaderboard.web.pages import EvaluationLine, Figure, Link, RunLine, RunPage, RunsPage, RunStatus, Setting
 from leaderboard.web.rescue import RescueMap, rescue_map
 from leaderboard.words import method_title, percent
@@ -48,6 +49,7 @@ def run_page(store: Store, run: RunInfo, now: datetime, arrangement: str | None 
         ),
         charts=charts_of(series, groups, store.histogram(run.key, "ratio/guided")),
         more_charts=more_charts_of(series),
+        diagnostics=tuple(card(info) for info in store.diagnostics(run.key)),
         evaluations=tuple(_evaluation(href, e) for e in evaluations),
         changed=tuple(Setting(name=k, value=_shown(v[1]), default=_shown(v[0])) for k, v in sorted(changed.items())),
         settings=_settings(run.config),

@@ -259,6 +259,7 @@ def _step_numbers(recipe: Recipe, step: int, outcomes: list[str], levels: list[i
     unguided = share["solved"] / n * 0.55
     guided = recipe.method == "actguide"
     metrics: dict[str, float | None] = {f"groups/{o}": c for o, c in share.items()}
+    metrics |= {"groups/trainable_unguided": share["solved"], "length/guided_turns_mean": 3.0}
     metrics |= {"groups/total": n, "groups/trainable": share["solved"] + share["rescued"], "reward/unguided_mean": unguided}
     metrics |= {"reward/mean": unguided + share["rescued"] / n * 0.4, "length/turns_mean": 2.4 + unguided * 3 + rng.gauss(0, 0.1)}
     metrics |= {"length/tokens_mean": 84 + unguided * 60 + rng.gauss(0, 4), "policy/loss": rng.gauss(0, 0.02), "policy/kl": 0.0006 * step}
@@ -284,6 +285,10 @@ def _step_numbers(recipe: Recipe, step: int, outcomes: list[str], levels: list[i
         }
         metrics |= {
             "guidance/probe_trajectories": 12 + 40 * (share["failed"] + share["rescued"]) / n,
+            "guidance/probe_tokens": 1500.0,
+            "guidance/discarded_trajectories": 8.0,
+            "guidance/discarded_tokens": 320.0,
+            "ratio/guided_clipped_mass": 0.12,
             "ratio/guided_mean": min(1.0, 0.35 + step * 0.01),
         }
         metrics |= {"ratio/unguided_mean": 1.0, "ratio/guided_lost_mass": max(0.1, 0.5 - step * 0.01)}

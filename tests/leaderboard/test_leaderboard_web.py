@@ -118,6 +118,11 @@ def test_the_run_page_holds_the_map_its_sibling_the_curves_and_their_tables(page
         "+ RL (zero-RL)",
         "Trainable groups",
         "Guided ratios",
+        "Gradient lost on guided tokens",
+        "to the clip",
+        "Probes",
+        "Tokens of probes",
+        "without",
         "Level that rescued",
         "Evaluations",
     ):

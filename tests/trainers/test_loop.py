@@ -257,6 +257,7 @@ def test_the_metrics_of_an_unguided_step_by_hand(tmp_path: Path) -> None:
         "reward/mean": 2 / 12,
         "groups/total": 3,
         "groups/trainable": 2,
+        "groups/trainable_unguided": 2,
         "groups/solved": 2,
         "groups/rescued": 0,
         "groups/failed": 1,
@@ -264,6 +265,8 @@ def test_the_metrics_of_an_unguided_step_by_hand(tmp_path: Path) -> None:
         "attempts/unscorable": 0,
         "guided/share": 0.0,
         "guidance/probe_trajectories": 0,
+        "guidance/probe_tokens": 0,
+        "guidance/levels_tried": 0,
         "tokens/generated": 2 * right + 10 * wrong,
         "tokens/generated_total": 2 * right + 10 * wrong,
         "tokens/trained": 2 * right + 6 * wrong,
@@ -274,7 +277,7 @@ def test_the_metrics_of_an_unguided_step_by_hand(tmp_path: Path) -> None:
         "policy/loss": 0.5,
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
-    assert "guidance/level_mean" not in metrics
+    assert "guidance/level_mean" not in metrics and "length/guided_turns_mean" not in metrics
     assert metrics["time/step"] == pytest.approx(metrics["time/rollout"] + metrics["time/update"] + metrics["time/sync"])
     assert entry["histograms"] == {"ratio/guided": {"edges": [0.0, 1.0], "counts": [3]}}
     assert [step for step, _ in bench.shown] == [1] and bench.shown[0][1] == metrics
@@ -294,9 +297,16 @@ def test_the_metrics_and_records_of_a_rescued_step_by_hand(tmp_path: Path) -> No
         "reward/mean": 1 / 4,
         "groups/rescued": 2,
         "groups/trainable": 2,
+        "groups/trainable_unguided": 0,
         "guided/share": 0.5,
         "guidance/level_mean": 1.0,
         "guidance/probe_trajectories": 4,
+        "guidance/probe_tokens": 2 * right + 2 * wrong,
+        "guidance/discarded_trajectories": 0,
+        "guidance/levels_tried": 2,
+        "length/tokens_mean": wrong,
+        "length/guided_tokens_mean": (right + wrong) / 2,
+        "length/guided_turns_mean": 1.0,
         "tokens/generated": 2 * right + 6 * wrong,
         "mismatch/logprob_max": 0.0,  # guided trajectories are compared in the view they were sampled in
     }
@@ -347,6 +357,8 @@ def test_probes_that_rescued_nothing_are_paid_for_and_not_trained(tmp_path: Path
     steps = [entry["metrics"] for entry in bench.log.of(Kind.STEP)]
     assert [(m["tokens/generated"], m["tokens/generated_total"]) for m in steps] == [(paid, paid), (paid, 2 * paid)]
     assert [(m["groups/failed"], m["guidance/probe_trajectories"]) for m in steps] == [(3, 6), (3, 6)]
+    assert [(m["guidance/discarded_trajectories"], m["guidance/levels_tried"]) for m in steps] == [(6, 3), (6, 3)]
+    assert {m["guidance/discarded_tokens"] for m in steps} == {m["guidance/probe_tokens"] for m in steps} == {6 * PER_ANSWER[WRONG]}
     assert {group["generated_tokens"] for group in bench.log.of(Kind.GROUP)} == {4 * PER_ANSWER[WRONG]}
 
 
