@@ -82,6 +82,7 @@ class SampleInfo:
     tags: Mapping[str, str]
     purpose: str
     evaluation_id: str | None
+    benchmark: str | None
     step: int | None
     level: int
     position: int
@@ -112,3 +113,37 @@ class SampleFilter:
     step: int | None = None
     level: int | None = None
     verdict: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictInfo:
+    """One judge's verdict on an attempt; ``current`` marks the one that counts."""
+
+    judge: str
+    current: bool
+    value: float | None
+    status: str
+    layer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeInfo:
+    """How often a judge accepted, refused and could not decide."""
+
+    judge: str
+    accepted: int
+    refused: int
+    undecided: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementInfo:
+    """Two judges on the attempts that both decided."""
+
+    a: str
+    b: str
+    both_right: int
+    both_wrong: int
+    only_a: int
+    only_b: int

@@ -27,6 +27,8 @@ COMMANDS = {  # name: (where it is, one line for --help)
     "guidance-budget": ("harness.cli.explain:guidance_budget", "Groups needed to identify the smallest sufficient level (Eq. 24)."),
     "doctor": ("harness.cli.doctor:doctor", "Say what works on this machine and how to mend the rest."),
     "leaderboard": ("harness.cli.leaderboard:leaderboard", "Show, serve or rebuild the leaderboard."),
+    "verify": ("harness.cli.bundle:verify", "Check a result bundle offline, every number made again."),
+    "regrade": ("harness.cli.regrade:regrade", "Judge a finished run again, without running agents."),
     "judge": ("harness.cli.judge:judge", "Check a judge against answers with known verdicts."),
     "tiny": ("harness.cli.tiny:tiny", "Rebuild or check the tiny model that is shipped."),
 }

@@ -46,7 +46,7 @@ class LineChart:
     y_ticks: tuple[Tick, ...]
     summary: str
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[tuple[str, float | None], ...], ...]  # each cell as it is printed, and its number
     x: str = "step"
 
 
@@ -94,9 +94,7 @@ def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], x: s
     low, high, marks = scale(min([0.0, *values]), max(values))
     first, last = min(steps), max(steps)
     lines = tuple(_line(name, points, (first, last), (low, high)) for name, points in filled)
-    by_step = {
-        step: tuple(short(dict(points)[step]) if step in dict(points) else "" for _, points in filled) for step in sorted(set(steps))
-    }
+    by_name = [dict(points) for _, points in filled]
     return LineChart(
         title=title,
         unit=unit,
@@ -108,7 +106,7 @@ def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], x: s
             for name, points in filled
         ),
         header=(x, *(name for name, _ in filled)),
-        rows=tuple((_place(step), *cells) for step, cells in by_step.items()),
+        rows=tuple(((_place(step), step), *(_cell(values.get(step)) for values in by_name)) for step in sorted(set(steps))),
         x=x,
     )
 
@@ -160,6 +158,10 @@ def short(value: float) -> str:
     if size != 0 and size < 1e-3:
         return f"{value:.1e}"
     return f"{value:.3g}"
+
+
+def _cell(value: float | None) -> tuple[str, float | None]:
+    return ("" if value is None else short(value)), value
 
 
 def _line(name: str, points: Points, steps: tuple[float, float], bounds: tuple[float, float]) -> Line:

@@ -24,7 +24,7 @@ from judges.attempts import Sampler
 from judges.exact import ExactJudge
 from trainers.algorithms.actguide import ActGuide, ActGuideConfig
 from trainers.algorithms.grpo import ZeroRL, ZeroRLConfig
-from trainers.checkpoints import Checkpoints
+from trainers.checkpoints import Best, Checkpoints
 from trainers.loop import Schedule, Training, train
 from trainers.sample import Sample
 from trainers.state import RunState, tasks_of_step, with_foreign_plans
@@ -62,6 +62,7 @@ class Bench:
     shown: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
     log: MemoryLog = field(default_factory=MemoryLog)
     learner: FakeLearner = field(default_factory=FakeLearner)
+    validation: Mapping[int, float] = field(default_factory=dict)
 
     def run(self, state: RunState | None = None, keep: int = 2, **schedule: Any) -> RunState:
         self.engine = self.engine_type(self.say, delay=self.delay)
@@ -90,8 +91,9 @@ class Bench:
         )
         return asyncio.run(train(training, state or RunState()))
 
-    async def _evaluate(self, state: RunState) -> None:
+    async def _evaluate(self, state: RunState) -> float | None:
         self.evaluated.append(state.step)
+        return self.validation.get(state.step)
 
     @property
     def saved(self) -> list[int]:
@@ -233,6 +235,28 @@ def test_evaluations_come_every_n_steps_and_at_the_end(tmp_path: Path, every: in
     bench = Bench(tmp_path)
     bench.run(steps=5, evaluate_every=every)
     assert bench.evaluated == steps
+
+
+def test_the_checkpoint_that_does_best_on_validation_tasks_is_kept_from_pruning(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, validation={1: 0.25, 2: 0.5, 3: 0.5, 4: 0.25, 5: 0.0})
+    bench.run(steps=5, checkpoint_every=2, evaluate_every=1, keep=1)
+    assert bench.checkpoints.best() == Best(step=2, score=0.5)
+    assert [folder.name for folder in bench.checkpoints.complete()] == ["step-000002", "step-000005"]
+    assert [(entry["step"], entry["score"]) for entry in bench.log.of(Kind.BEST)] == [(1, 0.25), (2, 0.5)]
+
+
+def test_a_resumed_run_remembers_the_best(tmp_path: Path) -> None:
+    Bench(tmp_path, validation={1: 0.5, 2: 0.25}).run(steps=2, evaluate_every=1, keep=1)
+    again = Bench(tmp_path, validation={3: 0.4, 4: 0.6})
+    again.run(RunState(step=2), steps=4, evaluate_every=1, keep=1)
+    assert again.checkpoints.best() == Best(step=4, score=0.6)
+    assert [(entry["step"], entry["score"]) for entry in again.log.of(Kind.BEST)] == [(4, 0.6)]
+
+
+def test_without_validation_tasks_no_checkpoint_is_the_best(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(steps=2, evaluate_every=1)
+    assert bench.checkpoints.best() is None and bench.log.of(Kind.BEST) == []
 
 
 def test_weights_that_did_not_arrive_are_an_error(tmp_path: Path) -> None:
