@@ -79,6 +79,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("run_id"),
     )
     op.create_index("judgements_by_judge", "judgements", ["judge", "value"])
-    retired = {"sqlite_where": sa.text("current = 0"), "postgresql_where": sa.text("NOT current")}
-    op.create_index("judgements_retired", "judgements", ["run", "attempt_id"], **retired)
+    op.create_index(
+        "judgements_retired",
+        "judgements",
+        ["run", "attempt_id"],
+        sqlite_where=sa.text("current = 0"),
+        postgresql_where=sa.text("NOT current"),
+    )
     op.execute("UPDATE runs SET cursor = NULL, log_bytes = 0")
