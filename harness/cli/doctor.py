@@ -30,6 +30,9 @@ from harness.registry import load, names
 MIN_FREE_GIB = 2.0
 """A demonstration with its checkpoints takes less; below this a run may end on a full disk."""
 
+PATIENCE_SECONDS = 600
+"""Importing torch takes a few seconds, on a machine that others keep busy some minutes."""
+
 _TORCH_PROBE = """
 import json, torch
 gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -179,9 +182,9 @@ def _disk(folder: Path) -> Check:
 def _run_python(code: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", "no answer within 120 s")
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {PATIENCE_SECONDS} s")
 
 
 def _last_line(text: str) -> str:
