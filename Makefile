@@ -6,7 +6,7 @@ MARKS  ?=
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -q -c constraints.txt
 
-.PHONY: docs setup demo serve test test-all check dev vllm smollm2 extras system clean
+.PHONY: bench-board docs setup demo serve test test-all check bench dev vllm smollm2 extras system clean
 
 setup: $(VENV)/.core          ## core packages only
 
@@ -26,6 +26,12 @@ check: dev                    ## format, lint, types (the import law is a test)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+bench: $(VENV)/.bench          ## how fast evaluation is, beside other harnesses: build/bench.json
+	$(VENV)/bin/python tests/bench/run.py
+
+bench-board: dev              ## the board under load: a million samples, 200 requests a second, eight writers with kill -9 among them
+	$(VENV)/bin/python tests/leaderboard/bench_board.py
 
 dev: $(VENV)/.dev
 vllm: $(VENV)/.vllm           ## vLLM on CPU; with a GPU: pip install -c constraints.txt -e '.[vllm]'
@@ -66,7 +72,13 @@ $(VENV)/.smollm2: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.extras: $(VENV)/.core
-	$(INSTALL) -e '.[postgres,lm-eval,reference]'
+	$(INSTALL) -e '.[postgres,lm-eval,reference,web,tensorboard,wandb]'
+	$(INSTALL) brotli gradio-client orjson python-multipart
+	$(INSTALL) --no-deps trackio==0.43.0  # its metadata refuses the pillow that others need; it ran with it
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
 # A browser and a database server for the tests that need them; where they cannot be installed, those tests are skipped by name.

@@ -1,10 +1,19 @@
-"""What a benchmark is: a question set, the split that is reported, and how its answers are judged."""
+"""What a benchmark is: a question set that our agent answers and a judge scores, or a suite that brings its own prompts and scores."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
+from harness.chat import Chat
+from harness.config import Section
+from harness.engines.base import Engine
 from harness.tasks.base import TaskLoader
+from judges.attempts import Log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,3 +30,46 @@ class Benchmark:
     @property
     def summary(self) -> str:
         return self.loader.summary
+
+
+class Progress(Protocol):
+    def finished(self, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteRun:
+    """All that a suite is given: the model, what of the suite is asked for, and where its records go."""
+
+    engine: Engine
+    chat: Chat
+    context: int  # longest sequence that the engine takes, in tokens
+    log: Log
+    folder: Path  # the run directory; what its log holds already is not run again
+    who: Mapping[str, Any]  # model, method and seed, as an ``Evaluation`` records them
+    settings: Section  # the suite's own section of the configuration
+    data: Path | None = None  # a local copy; None: the hub, or its cache
+    split: str | None = None  # None: every part of the suite
+    limit: int | None = None
+    gate: asyncio.Semaphore  # samples open at once
+    progress: Callable[[str, int], AbstractContextManager[Progress]]  # (title, number of samples)
+
+
+class Suite(Protocol):
+    """A benchmark that is no question set: it makes its own requests and scores the answers by its own rules, never by a judge.
+
+    Each sample becomes an attempt and a judgement under an evaluation, like any other, so that the board needs to know nothing of suites.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+    def check(self, data: Path | None, split: str | None) -> None:
+        """Raise a ``HarnessError`` for what is missing or wrong before a model is loaded."""
+        ...
+
+    async def evaluate(self, run: SuiteRun) -> list[str]:
+        """Run what the log lacks and record it; one line of words per part."""
+        ...

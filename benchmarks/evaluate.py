@@ -1,31 +1,36 @@
-"""Evaluation: every task of a split once, unguided, through the same sampler that training uses.
+"""Evaluation: every task of a split, ``epochs`` times, unguided, through the same sampler that training uses.
 
-Resumable: tasks whose attempt and judgement are already in the run log under the same evaluation are not run again. An
-unscorable attempt counts as such and never as wrong.
+Several evaluations run as one: their samples share workers, so that the last slow ones of one benchmark do not keep the next waiting.
+Resumable: what the run log holds decides sample by sample (``benchmarks.resume``). An unscorable attempt counts as such and never as wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from benchmarks.comparability import Comparability, parts_of
+from benchmarks.result import Outcome, Result
+from benchmarks.resume import Fate, Kept, Key, Recorded, as_attempt, fate, recorded
 from harness.config import to_json
 from harness.envs.search import SYSTEM, TOOLS, SearchLimits
 from harness.episode import AgentConfig, Draw
-from harness.events import Kind, current_events
-from harness.types import Purpose, Task
+from harness.errors import HarnessError
+from harness.events import Kind
+from harness.records import judgement_record, usage
+from harness.types import Attempt, Purpose, Score, Task
 from judges.attempts import Sampler
+from judges.base import score_attempt
 
 TEMPERATURE = 0.0  # the paper evaluates greedily, one run per task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What is evaluated, and the training state that it describes."""
+    """What is evaluated, and the training state that it describes. ``scope`` keeps attempts of equally named tasks apart in a run."""
 
     id: str
     benchmark: str
@@ -35,7 +40,11 @@ class Evaluation:
     seed: int
     step: int = 0
     generated_tokens_total: int | None = None
-    comparability: str = ""
+    comparability: Comparability = field(default_factory=lambda: Comparability(parts={}))
+    scope: str = ""
+    data: str = ""  # fingerprint of the question set
+    epochs: int = 1
+    temperature: float = TEMPERATURE
 
     def record(self, phase: str, tasks: int, judge: str) -> dict[str, object]:
         return {
@@ -49,79 +58,155 @@ class Evaluation:
             "model": self.model,
             "method": self.method,
             "seed": self.seed,
-            "comparability": self.comparability,
+            "comparability": self.comparability.code,
+            "comparability_parts": dict(self.comparability.parts),
             "generated_tokens_total": self.generated_tokens_total,
+            "data": self.data,
+            "epochs": self.epochs,
+            "temperature": self.temperature,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """Scores by task id; None where the attempt could not be scored."""
+class Part:
+    """One evaluation with all that it takes."""
 
-    scores: Mapping[str, float | None]
+    evaluation: Evaluation
+    tasks: Sequence[Task]
+    sampler: Sampler
+
+    def samples(self) -> Iterator[tuple[Task, Key]]:
+        """Every sample, epoch by epoch."""
+        for epoch in range(self.evaluation.epochs):
+            for task in self.tasks:
+                yield task, (task.id, epoch)
+
+
+async def evaluate(part: Part, run_dir: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Result:
+    """One evaluation alone."""
+    return (await evaluate_all([part], run_dir, progress))[0]
+
+
+async def evaluate_all(
+    parts: Sequence[Part], run_dir: Path, progress: Callable[[int, int], None] = lambda done, total: None, *, at_once: int = 256
+) -> list[Result]:
+    """Run what the log of ``run_dir`` lacks; ``progress(finished, total)`` after each sample that was run or judged.
+
+    The samplers' gates bound the open episodes; ``at_once`` bounds the samples under way, those that wait for a judge included. Raises
+    ``HarnessError`` for what no other sample would survive (a refused key); what was recorded until then stays.
+    """
+    known = recorded(run_dir)
+    runs = [_Running(part=part, known=known) for part in parts]
+    total = sum(len(run.part.tasks) * run.part.evaluation.epochs for run in runs)
+    for run in runs:
+        run.start()
+    jobs = ((run, task, key) for run in runs for task, key in run.missing())
+    finished = total - sum(run.left for run in runs)
+
+    async def work() -> None:
+        nonlocal finished
+        for run, task, key in jobs:  # one iterator for all workers: 10,000 samples are never 10,000 tasks
+            if await run.one(task, key):
+                finished += 1
+                progress(finished, total)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(at_once, sum(run.left for run in runs))):
+                group.create_task(work())
+    except ExceptionGroup as errors:
+        raise _first(errors) from errors
+    return [run.finish() for run in runs]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """One evaluation under way."""
+
+    part: Part
+    known: Recorded
+    outcomes: dict[Key, Outcome] = field(default_factory=dict)
+
+    def start(self) -> None:
+        part, evaluation = self.part, self.part.evaluation
+        for _, key in part.samples():
+            kept = self.kept(key)
+            if kept is not None and self.fate(kept)[0] is Fate.REUSE:
+                self.outcomes[key] = kept.outcome
+        part.sampler.log.record(Kind.EVALUATION, evaluation.record("started", len(part.tasks), part.sampler.judge.name))
 
     @property
-    def mean(self) -> float | None:
-        """Mean over scored tasks."""
-        known = [s for s in self.scores.values() if s is not None]
-        return sum(known) / len(known) if known else None
+    def left(self) -> int:
+        return len(self.part.tasks) * self.part.evaluation.epochs - len(self.outcomes)
 
-    @property
-    def coverage(self) -> float:
-        return sum(s is not None for s in self.scores.values()) / max(len(self.scores), 1)
+    def kept(self, key: Key) -> Kept | None:
+        return self.known.sample(self.part.evaluation.id, key)
 
-    def words(self) -> str:
-        """``12.5% of 40 tasks, unguided``, with what could not be scored."""
-        score = "no score" if self.mean is None else f"{self.mean:.1%}"
-        missing = sum(s is None for s in self.scores.values())
-        return f"{score} of {len(self.scores)} tasks, unguided" + (f"; {missing} could not be scored" if missing else "")
+    def fate(self, kept: Kept | None) -> tuple[Fate, str]:
+        return fate(kept, judge=self.part.sampler.judge.name, data=self.part.evaluation.data)
+
+    def missing(self) -> Iterator[tuple[Task, Key]]:
+        yield from ((task, key) for task, key in self.part.samples() if key not in self.outcomes)
+
+    async def one(self, task: Task, key: Key) -> bool:
+        """Run or judge one sample; False once a limit of the evaluation is reached."""
+        sampler, evaluation = self.part.sampler, self.part.evaluation
+        kept = self.kept(key)
+        if kept is not None and self.fate(kept)[0] is Fate.REGRADE:
+            score = await score_attempt(sampler.judge, as_attempt(task, kept))
+            sampler.log.record(Kind.JUDGEMENT, judgement_record(kept.attempt_id, sampler.judge.name, score))
+            self.outcomes[key] = Outcome(value=score.value, status=kept.status, score=score.status, usage=kept.usage)
+            return True
+        if sampler.budget is not None and sampler.budget.reached:
+            return False
+        draw = Draw(task=task, run_seed=evaluation.seed, purpose=Purpose.EVAL, step=evaluation.step, index=key[1], scope=evaluation.scope)
+        member = await sampler.attempt(draw, temperature=evaluation.temperature, evaluation_id=evaluation.id)
+        self.outcomes[key] = _outcome(member.attempt, member.score)
+        return True
+
+    def finish(self) -> Result:
+        part = self.part
+        reached = part.sampler.budget.reached if part.sampler.budget else None
+        result = Result(
+            tasks=tuple(task.id for task in part.tasks), epochs=part.evaluation.epochs, outcomes=self.outcomes, stopped_by=reached
+        )
+        entry = part.evaluation.record("finished", len(part.tasks), part.sampler.judge.name)
+        part.sampler.log.record(Kind.EVALUATION, {**entry, "usage": result.usage(), "statuses": result.statuses()})
+        return result
 
 
-async def evaluate(
-    evaluation: Evaluation,
-    tasks: Sequence[Task],
-    sampler: Sampler,
-    *,
-    done: Mapping[str, float | None],
-    progress: Callable[[int, int], None],
-) -> Result:
-    """Run what ``done`` lacks, as many at a time as the sampler's gate admits; ``progress(finished, total)`` after each."""
-    scores: dict[str, float | None] = {t.id: done[t.id] for t in tasks if t.id in done}
-    sampler.log.record(Kind.EVALUATION, evaluation.record("started", len(tasks), sampler.judge.name))
+def _outcome(attempt: Attempt, score: Score) -> Outcome:
+    spent = usage(attempt, 0.0)
+    return Outcome(value=score.value, status=attempt.status, score=score.status, usage={k: spent[k] for k in Outcome.COUNTED if k in spent})
 
-    async def one(task: Task) -> None:
-        draw = Draw(task=task, run_seed=evaluation.seed, purpose=Purpose.EVAL, step=evaluation.step)
-        member = await sampler.attempt(draw, temperature=TEMPERATURE, evaluation_id=evaluation.id)
-        scores[task.id] = member.score.value
-        progress(len(scores), len(tasks))
 
-    await asyncio.gather(*(one(task) for task in tasks if task.id not in done))
-    sampler.log.record(Kind.EVALUATION, evaluation.record("finished", len(tasks), sampler.judge.name))
-    return Result(scores={task.id: scores[task.id] for task in tasks})
+def _first(errors: ExceptionGroup[Any]) -> Exception:
+    """The error to show: one of ours before a bug's."""
+    ours, others = errors.split(HarnessError)
+    group: Any = ours or others
+    while isinstance(group, ExceptionGroup):
+        group = group.exceptions[0]
+    assert isinstance(group, Exception)
+    return group
 
 
 def recorded_scores(run_dir: Path, evaluation_id: str) -> dict[str, float | None]:
-    """Scores by task id that the run log already holds for an evaluation; an outage is not kept, so it is tried again."""
-    task_of: dict[str, str] = {}
-    scores: dict[str, float | None] = {}
-    for event in current_events(run_dir):
-        if event.kind is Kind.ATTEMPT and event.data["evaluation_id"] == evaluation_id:
-            task_of[event.data["attempt_id"]] = event.data["task_id"]
-        elif event.kind is Kind.JUDGEMENT and event.data["attempt_id"] in task_of and event.data["value"] is not None:
-            scores[task_of[event.data["attempt_id"]]] = event.data["value"]
-    return scores
+    """Scores of the first epoch by task id that the run log holds for an evaluation; what could not be scored is left out."""
+    samples = recorded(run_dir).samples(evaluation_id)
+    return {task: kept.value for (task, epoch), kept in samples.items() if epoch == 0 and kept.value is not None}
 
 
-def comparability(fingerprint: str, judge: str, agent: AgentConfig, limits: SearchLimits, limit: int | None) -> str:
-    """A code that two results share exactly when they are comparable: same data, prompt, tools, budgets and judge.
+def comparability(
+    fingerprint: str, judge: str, agent: AgentConfig, limits: SearchLimits, limit: object, temperature: float = TEMPERATURE, web: str = ""
+) -> Comparability:
+    """What a result of the search agent may be compared with: same data, prompt, tools, budgets, judge and extraction.
 
-    The training temperature is no part of it: evaluation has its own.
+    ``limit`` is whatever says which part of the data was taken; ``web`` names what replaced the benchmark's own web.
     """
-    parts = {
-        "data": [fingerprint, limit],
-        "judge": judge,
-        "prompt": [SYSTEM, TOOLS],
-        "agent": {**to_json(agent), "temperature": TEMPERATURE},
-        "limits": to_json(limits),
-    }
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(), digest_size=6).hexdigest()
+    return parts_of(
+        data=[fingerprint, limit],
+        prompt=SYSTEM,
+        tools=[TOOLS, web] if web else TOOLS,
+        limits=[{**to_json(agent), "temperature": temperature}, to_json(limits)],
+        judge=judge,
+    )

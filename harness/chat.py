@@ -57,6 +57,25 @@ class Chat:
         """Id of the token that ends a turn; the last id of every span that stopped by itself."""
         return int(self._tokenizer.eos_token_id)
 
+    @property
+    def start_id(self) -> int:
+        """Id that text without a context follows: the beginning of a sequence, or the end-of-turn token of models without one."""
+        start = self._tokenizer.bos_token_id
+        return self.end_id if start is None else int(start)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the template knows thoughts."""
+        return "</think>" in self._tokenizer.chat_template
+
+    def render(self, messages: Sequence[Message], *, continued: bool = False) -> str:
+        """The conversation as the template's text: up to the assistant's header, or, ``continued``, to the open end of its last message."""
+        if not continued:
+            return self._render(messages, (), generation=True)
+        shown = [dict(m) for m in messages]
+        text: str = self._tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=False, continue_final_message=True)
+        return text
+
     def prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], *, prefix: str = "") -> Ids:
         """Ids of the opening messages up to and including the assistant's header, then ``prefix``, the words its turn begins with."""
         return self.encode(self._render(messages, tools, generation=True) + self._inert(prefix))
@@ -97,6 +116,17 @@ class Chat:
     def encode(self, text: str) -> Ids:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
+    def encode_text(self, text: str) -> Ids:
+        """Ids of text that is no conversation: behind the marks that the tokenizer puts before any text, unless it has them already."""
+        start = self._tokenizer.bos_token
+        return tuple(self._tokenizer.encode(text, add_special_tokens=not (start and text.startswith(start))))
+
+    def without_marks(self, text: str) -> str:
+        """The text without the tokenizer's special tokens."""
+        for mark in self._tokenizer.all_special_tokens:
+            text = text.replace(mark, "")
+        return text
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of sampled ids without the end-of-turn token; tool-call tags stay."""
         return str(self._tokenizer.decode([i for i in ids if i != self.end_id], skip_special_tokens=False))
@@ -109,7 +139,7 @@ class Chat:
         if self._template_knows_tools:
             shown, offered = [dict(m) for m in messages], [dict(t) for t in tools] or None
         else:
-            shown, offered = _hermes_frame(messages, tools), None
+            shown, offered = hermes_frame(messages, tools), None
         text: str = self._tokenizer.apply_chat_template(shown, tools=offered, tokenize=False, add_generation_prompt=generation)
         return text
 
@@ -187,7 +217,7 @@ def _parse_call(body: str, *, cut: bool) -> Action | str:
     return Action(name=call["name"], arguments=arguments)
 
 
-def _hermes_frame(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def hermes_frame(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The Hermes tool frame for templates that ignore ``tools``: schemas in the system message, results in a user message."""
     shown: list[dict[str, Any]] = []
     for message in messages:

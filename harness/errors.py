@@ -34,6 +34,14 @@ class EngineError(HarnessError):
     """An engine could not generate; carried into the attempt as status ``engine_error``."""
 
 
+class ContextOverflowError(EngineError):
+    """The conversation no longer fits the model's context: the episode is truncated."""
+
+
+class LimitError(HarnessError):
+    """A time, token or cost limit was reached; carried into the attempt as status ``limit``, which has no score."""
+
+
 class WebError(HarnessError):
     """A tool back end refused one request (page not found, bad URL): shown to the model as an error observation."""
 

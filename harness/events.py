@@ -18,7 +18,7 @@ import heapq
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -46,7 +46,9 @@ class Kind(StrEnum):
     CREDIT = "credit"
     STEP = "step"
     CHECKPOINT = "checkpoint"
+    BEST = "best"  # the checkpoint of this step did best on validation tasks so far
     EVALUATION = "evaluation"
+    DIAGNOSTIC = "diagnostic"
     REWIND = "rewind"
 
 
@@ -79,14 +81,21 @@ class Cursor:
 class Recorder:
     """Appends events and blobs to one run directory; every record has reached the operating system when its call returns.
 
-    One process, one thread, one ``writer`` name: a second recorder of the same name is refused. Raises ``RunLogError`` when the disk
+    One process, one thread, one ``writer`` name: a second recorder of the same name is refused. ``listener`` is told each event
+    after it was recorded. Raises ``RunLogError`` when the disk
     takes no more; the log then ends with the last whole record.
     """
 
-    def __init__(self, run_dir: Path, writer: str = "main", rotate_bytes: int = ROTATE_BYTES) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        writer: str = "main",
+        rotate_bytes: int = ROTATE_BYTES,
+        listener: Callable[[Kind, Mapping[str, Any]], None] | None = None,
+    ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", writer):
             raise RunLogError(f"a writer's name is part of a file name: letters, digits, '_', '.' and '-' only, got {writer!r}")
-        self._dir, self._writer = run_dir, writer
+        self._dir, self._writer, self._listener = run_dir, writer, listener
         self._lock = WriterLock(run_dir / "events" / f"{writer}.lock")
         self._events = Appender(run_dir / "events", writer, "jsonl", rotate_bytes, _whole_lines)
         self._blobs = Appender(run_dir / "blobs", writer, "bin", rotate_bytes, _whole_frames)
@@ -100,6 +109,8 @@ class Recorder:
         head = f'{{"v":{SCHEMA_VERSION},"seq":{self._seq},"time":"{time}","id":"{digest}","kind":"{kind}","data":'
         self._events.append(head.encode() + data + b"}\n")
         self._seq += 1
+        if self._listener is not None:
+            self._listener(kind, payload)
         return digest
 
     def blob(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def takes_back(step: int, earlier: Event) -> bool:
     made_at = earlier.data.get("step")
     if made_at is None:
         return False
-    if earlier.kind in (Kind.CHECKPOINT, Kind.EVALUATION) or earlier.data.get("purpose") == "eval":
+    if earlier.kind in (Kind.CHECKPOINT, Kind.BEST, Kind.EVALUATION, Kind.DIAGNOSTIC) or earlier.data.get("purpose") == "eval":
         return int(made_at) > step  # made by the weights that stood before training step `step`
     return earlier.kind in (Kind.ATTEMPT, Kind.GROUP, Kind.CREDIT, Kind.STEP) and int(made_at) >= step
 

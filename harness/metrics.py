@@ -1,4 +1,4 @@
-"""Metrics over the repeated attempts of one task: avg@k, pass@k, pass^k. Pure arithmetic.
+"""Metrics over the repeated attempts of one task: avg@k, pass@k, pass^k; and how well stated confidence fits. Pure arithmetic.
 
 It does not know tasks, files or intervals (those are ``leaderboard.stats``), and it never sees an unscorable attempt: callers
 leave those out first, because a missing verdict is neither a success nor a failure.
@@ -34,6 +34,20 @@ def pass_hat_k(n: int, successes: int, k: int) -> float:
     """Unbiased chance that all of ``k`` attempts succeed (reliability): C(c, k) / C(n, k)."""
     _check(n, successes, k)
     return comb(successes, k) / comb(n, k)
+
+
+def calibration_error(confidences: Sequence[float], correct: Sequence[float], bins: int = 5) -> float:
+    """Gap between stated confidence and accuracy: the sum over equal bins of share x |accuracy - mean confidence|, in [0, 1].
+
+    A confidence on an edge belongs to the upper bin. Needs at least one answer that stated its confidence.
+    """
+    if not confidences:
+        raise HarnessError("the calibration error needs confidences, and no answer stated one")
+    filled: dict[int, list[tuple[float, float]]] = {}
+    for confidence, value in zip(confidences, correct, strict=True):
+        filled.setdefault(min(int(confidence * bins + 1e-9), bins - 1), []).append((confidence, value))
+    gaps = [abs(sum(v for _, v in pairs) - sum(c for c, _ in pairs)) for pairs in filled.values()]
+    return sum(gaps) / len(confidences)
 
 
 def _check(n: int, successes: int, k: int) -> None:

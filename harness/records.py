@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.cipher import seal, unseal
 from harness.types import Attempt, Group, Score
+
+WITHHELD = "(not shown: its publisher keeps this question out of plain text)"
 
 
 def attempt_record(
     attempt: Attempt, *, seconds: float, hint: str = "", evaluation_id: str | None = None, blob: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The narrow row of an attempt; its tokens are in the blob."""
+    """The narrow row of an attempt; its tokens are in the blob. A sealed task's question and gold are in cipher (``question_and_gold``)."""
     task = attempt.task
     return {
         "attempt_id": attempt.id,
         "task_id": task.id,
-        "question": task.question,
+        "question": WITHHELD if task.sealed else task.question,
         "web": task.web,
-        "gold": list(task.gold),
+        "gold": None if task.sealed else list(task.gold),
+        "sealed": seal(task.id, [task.question, list(task.gold)]) if task.sealed else None,
         "tags": dict(task.tags),
         "purpose": str(attempt.purpose),
         "evaluation_id": evaluation_id,
@@ -27,6 +31,7 @@ def attempt_record(
         "index": attempt.index,
         "status": str(attempt.status),
         "answer": attempt.answer,
+        "confidence": attempt.confidence,
         "detail": attempt.detail,
         "turns": [
             {
@@ -43,11 +48,18 @@ def attempt_record(
     }
 
 
-def usage(attempt: Attempt, seconds: float) -> dict[str, float]:
-    """Tokens, turns and calls of one attempt. ``prompt_tokens`` counts every context token once."""
+def usage(attempt: Attempt, seconds: float) -> dict[str, Any]:
+    """Tokens, turns and calls of one attempt. ``prompt_tokens`` counts every context token once; None where an endpoint did not say."""
+    counts: dict[str, Any]
+    if attempt.usage is None:
+        counts = {"prompt_tokens": sum(map(len, attempt.trajectory.contexts)), "generated_tokens": attempt.trajectory.sampled_tokens}
+    else:
+        told = attempt.usage
+        names = ("prompt_tokens", "generated_tokens", "billed_prompt_tokens")
+        counts = dict(zip(names, (told.prompt, told.generated, told.billed_prompt) if told.reported else (None,) * 3, strict=True))
+        counts |= {"retries": told.retries, "cost": told.cost}
     return {
-        "prompt_tokens": sum(map(len, attempt.trajectory.contexts)),
-        "generated_tokens": attempt.trajectory.sampled_tokens,
+        **counts,
         "turns": len(attempt.turns),
         "tool_calls": sum(len(t.actions) for t in attempt.turns),
         "tool_errors": sum(t.tool_errors for t in attempt.turns),
@@ -68,6 +80,13 @@ def attempt_blob(attempt: Attempt, pieces: Sequence[Sequence[str]]) -> dict[str,
     }
 
 
+def question_and_gold(record: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The question of a recorded attempt and its accepted answers, out of the cipher where they were sealed."""
+    sealed = record.get("sealed")
+    question, gold = unseal(record["task_id"], sealed) if sealed else (record["question"], record["gold"])
+    return str(question), tuple(gold)
+
+
 def judgement_record(attempt_id: str, judge: str, score: Score) -> dict[str, Any]:
     return {
         "attempt_id": attempt_id,
@@ -76,6 +95,7 @@ def judgement_record(attempt_id: str, judge: str, score: Score) -> dict[str, Any
         "status": str(score.status),
         "layer": score.layer,
         "detail": score.detail,
+        "evidence": dict(score.evidence),
     }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.errors import HarnessError, MissingDependencyError, unknown
 
-KINDS = ("benchmarks", "trainers", "presets", "judges", "engines", "models")
+KINDS = ("benchmarks", "trainers", "presets", "judges", "engines", "models", "probes")
 MODELS = "harness.models:MODELS"  # the model table is data: a mapping of name to entry
 
 
@@ -47,6 +47,13 @@ _BUILT_IN = {
         "miniweb": ("benchmarks.closed_qa:MINIWEB", "generated web of linked pages, 1-4-hop questions, held-out test worlds"),
         "musique": ("benchmarks.closed_qa:MUSIQUE", "2-4-hop questions over Wikipedia paragraphs (--data musique=DIR)"),
         "hotpotqa": ("benchmarks.closed_qa:HOTPOTQA", "2-hop questions over Wikipedia paragraphs (--data hotpotqa=DIR)"),
+        "gaia": ("benchmarks.search_sets:GAIA", "103 text-only questions of levels 1-3 about the open web (gated)"),
+        "webwalkerqa": ("benchmarks.search_sets:WEBWALKERQA", "680 questions about web sites, English and Chinese"),
+        "xbench": ("benchmarks.search_sets:XBENCH", "100 Chinese deep-search questions, version 2505"),
+        "browsecomp-zh": ("benchmarks.search_sets:BROWSECOMP_ZH", "289 Chinese browsing questions on 11 topics"),
+        "gpqa": ("benchmarks.lm_eval:GPQA", "graduate-level science questions, chain of thought (gated; --data gpqa=DIR)"),
+        "truthfulqa": ("benchmarks.lm_eval:TRUTHFULQA", "questions that invite false beliefs: mc1, mc2, gen (--data truthfulqa=DIR)"),
+        "ifeval": ("benchmarks.lm_eval:IFEVAL", "541 prompts with instructions that a program can check (--data ifeval=FILE)"),
     },
     "trainers": {
         "zero-rl": ("trainers.algorithms.grpo:ZeroRL", "GRPO without guidance"),
@@ -57,12 +64,19 @@ _BUILT_IN = {
         "release": ("trainers.presets:RELEASE", "what the authors' published code does"),
     },
     "judges": {
-        "exact": ("judges.exact:ExactJudge", "an accepted alias of the gold answer, after normalisation"),
+        "exact": ("judges.exact:ExactJudge", "an accepted alias of the gold answer, after normalisation; undecided where it is not sure"),
+        "llm": ("judges.llm:open_llm", "exact, then a model where exact is undecided: llm:URL[#MODEL], or llm:MODEL for a local one"),
+        "gaia": ("judges.gaia:QuasiExactJudge", "GAIA's own quasi-exact match; decides every answer, without a model"),
     },
     "engines": {
         "hf": ("harness.engines.hf:HFEngine", "transformers with continuous batching; runs everywhere; can be deterministic"),
         "vllm": ("harness.engines.vllm:VLLMEngine", "vLLM in this process, weights swapped in memory"),
         "scripted": ("harness.engines.scripted:open_script", "answers from a script; for tests"),
+    },
+    "probes": {
+        "judges": ("harness.cli.probes:judges", "asks every judge about a right and a wrong answer"),
+        "search": ("harness.cli.probes:search", "indexes and searches an offline corpus"),
+        "database": ("harness.cli.probes:database", "opens the leaderboard's database"),
     },
 }
 

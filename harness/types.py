@@ -38,7 +38,7 @@ class FinishReason(StrEnum):
 
 
 class Status(StrEnum):
-    """How an episode ended. Only the last two are outages: their score is None, never 0."""
+    """How an episode ended. The last three say nothing of the answer: their score is None, never 0."""
 
     ANSWERED = "answered"
     NO_ANSWER = "no_answer"  # the model ended a turn with neither a call nor an answer
@@ -47,10 +47,12 @@ class Status(StrEnum):
     MALFORMED = "malformed"  # a malformed call, where the agent is set to end the episode on one
     TOOL_OUTAGE = "tool_outage"
     ENGINE_ERROR = "engine_error"
+    LIMIT = "limit"  # a time, token or cost limit of the evaluation ended it
 
     @property
     def is_outage(self) -> bool:
-        return self in (Status.TOOL_OUTAGE, Status.ENGINE_ERROR)
+        """Whether the episode ended for a reason outside the agent; such an episode is run again when its evaluation is resumed."""
+        return self in (Status.TOOL_OUTAGE, Status.ENGINE_ERROR, Status.LIMIT)
 
 
 class ScoreStatus(StrEnum):
@@ -100,6 +102,7 @@ class PublicTask:
     id: str
     question: str
     web: str = "default"  # which corpus answers the tools
+    closing: str = ""  # said after the question: how the benchmark wants the answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +116,11 @@ class Task:
     demonstration: tuple[Message, ...] = ()
     web: str = "default"
     tags: Mapping[str, str] = field(default_factory=dict)  # e.g. {"hops": "3", "split": "test"}
+    closing: str = ""  # public, said after the question; no judge sees it
+    sealed: bool = False  # its publisher keeps it out of plain text: question and gold are written to the run log in cipher only
 
     def public(self) -> PublicTask:
-        return PublicTask(id=self.id, question=self.question, web=self.web)
+        return PublicTask(id=self.id, question=self.question, web=self.web, closing=self.closing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +189,30 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as an endpoint counted them, and what they cost (None without prices). ``reported`` is False where it did not say."""
+
+    prompt: int = 0  # tokens of the context, each counted once
+    billed_prompt: int = 0  # prompt tokens of all requests together
+    generated: int = 0
+    retries: int = 0  # requests that were sent again
+    cost: float | None = None
+    reported: bool = True
+
+    def then(self, request: Usage) -> Usage:
+        """This and the next request of the same conversation, whose prompt holds all that was said before."""
+        costs = [c for c in (self.cost, request.cost) if c is not None]
+        return Usage(
+            prompt=max(request.prompt - self.generated, self.prompt),
+            billed_prompt=self.billed_prompt + request.billed_prompt,
+            generated=self.generated + request.generated,
+            retries=self.retries + request.retries,
+            cost=sum(costs) if costs else None,
+            reported=self.reported and request.reported,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """What one episode produced. ``target`` holds the contexts of the unguided view; it equals the behaviour's when level is 0."""
 
@@ -195,10 +224,12 @@ class Attempt:
     turns: tuple[Turn, ...]
     status: Status
     answer: str | None
+    confidence: float | None = None  # in [0, 1], where the answer stated one
     level: int = 0  # guidance level k: how many expert actions the behaviour prompt carried
     step: int = 0
     index: int = 0  # place within its group of N
     detail: str = ""  # words for an outage or a truncation
+    usage: Usage | None = None  # what an endpoint counted; None where the trajectory holds every token
 
     def __post_init__(self) -> None:
         if self.level and self.purpose is Purpose.EVAL:
@@ -207,12 +238,16 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A verdict in [0, 1], or None with the reason; ``layer`` names what decided (e.g. ``exact:alias``)."""
+    """A verdict in [0, 1], or None with the reason; ``layer`` names what decided (e.g. ``exact:alias``).
+
+    ``evidence`` is what the decision can be checked with later: the judging model, the hash of its prompt, its words.
+    """
 
     value: float | None
     status: ScoreStatus
     layer: str
     detail: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.status is ScoreStatus.JUDGED):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from harness.types import Attempt, Score, ScoreStatus
+from harness.types import Attempt, Score, ScoreStatus, Status
 
 
 class Judge(Protocol):
@@ -17,9 +17,21 @@ class Judge(Protocol):
 
 
 async def score_attempt(judge: Judge, attempt: Attempt) -> Score:
-    """Score an attempt: an outage has no score, an absent answer is wrong (0), everything else goes to the judge."""
-    if attempt.status.is_outage:
-        return Score(value=None, status=ScoreStatus.OUTAGE, layer="episode", detail=attempt.detail)
-    if attempt.answer is None:
-        return Score(value=0.0, status=ScoreStatus.JUDGED, layer="no-answer", detail=attempt.status)
-    return await judge.score(attempt.task.question, attempt.task.gold, attempt.answer)
+    """Score an attempt as ``score_answer`` does."""
+    return await score_answer(judge, attempt.status, attempt.task.question, attempt.task.gold, attempt.answer, attempt.detail)
+
+
+async def score_answer(judge: Judge, status: Status, question: str, gold: tuple[str, ...], answer: str | None, detail: str) -> Score:
+    """An outage has no score, an absent answer is wrong (0), everything else goes to the judge."""
+    if status.is_outage:
+        return Score(value=None, status=ScoreStatus.OUTAGE, layer="episode", detail=detail)
+    if answer is None:
+        return Score(value=0.0, status=ScoreStatus.JUDGED, layer="no-answer", detail=status)
+    return await judge.score(question, gold, answer)
+
+
+async def close_judge(judge: Judge) -> None:
+    """Let go of what a judge holds (a connection, a model), if it holds anything."""
+    close = getattr(judge, "close", None)
+    if close is not None:
+        await close()

@@ -7,6 +7,7 @@ keys, injections, numbers, units, dates and lists, in English and Chinese. A rat
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
@@ -68,12 +69,13 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """``statuses`` counts the outcomes that were no verdict by their reason."""
+    """``statuses`` counts the outcomes that were no verdict by their reason, ``layers`` the verdicts by what decided (exact, llm)."""
 
     judge: str
     overall: Calibration
     kinds: dict[str, Calibration]
     statuses: dict[str, int]
+    layers: dict[str, int]
     mistakes: tuple[Mistake, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +85,7 @@ class Report:
             "judge": self.judge,
             **self.overall.to_dict(),
             "statuses": self.statuses,
+            "layers": self.layers,
             "kinds": kinds,
             "mistakes": [asdict(m) for m in self.mistakes],
         }
@@ -126,6 +129,7 @@ async def calibrate(judge: Judge, cases: Sequence[Case], in_flight: int = 8) -> 
         overall=_calibration(verdicts),
         kinds={kind: _calibration(part) for kind, part in sorted(by_kind.items())},
         statuses=statuses,
+        layers=dict(sorted(Counter(one.layer.partition(":")[0] for one in verdicts if one.accepted is not None).items())),
         mistakes=tuple(Mistake(case=v.case, layer=v.layer) for v in verdicts if v.accepted is not None and v.accepted != v.case.correct),
     )
 

@@ -33,7 +33,7 @@ class Quantity:
 
 def parse_quantity(text: str) -> Quantity | None:
     """The quantity that a folded text is, or None."""
-    text = text.strip(" .")
+    text = text.strip().rstrip(" .")
     sign, text = _sign(text)
     prefix, text = _prefix(text)
     if not sign:
@@ -50,7 +50,9 @@ def parse_quantity(text: str) -> Quantity | None:
     if unit and unit.dimension == "time" and unit.factor == 1 and re.fullmatch(r"[12]\d{2}0s", text):
         return None  # a decade
     value = value * multiplier * (-1 if sign else 1)
-    return Quantity(value=value, figures=figures, unit=unit, noun=noun, spelled=not figures[:1].isdigit(), multiplied=multiplier != 1)
+    return Quantity(
+        value=value, figures=figures, unit=unit, noun=noun, spelled=not figures.lstrip(".")[:1].isdigit(), multiplied=multiplier != 1
+    )
 
 
 def same_quantity(question: str, gold: Quantity, answer: Quantity) -> bool | None:

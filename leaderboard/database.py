@@ -19,7 +19,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from harness.errors import HarnessError, UsageError
 from leaderboard.schema import Base
 
-HEAD = "0001"
+MIGRATIONS = Path(__file__).parent / "migrations"
+HEAD = max(path.name for path in (MIGRATIONS / "versions").glob("0*.py")).partition("_")[0]  # without loading Alembic
 BUSY_SECONDS = 30
 UPGRADE_LOCK = 7_201_977  # any constant: the PostgreSQL advisory lock that lets one process migrate at a time
 
@@ -58,7 +59,7 @@ def upgrade(engine: Engine) -> None:
     from alembic.util import CommandError
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
         _lock_for_upgrade(connection)
         config.attributes["connection"] = connection
@@ -81,7 +82,10 @@ def upsert(connection: Connection, table: type[Base], rows: Sequence[Mapping[str
         return
     insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
     changed = {name: insert.excluded[name] for name in latest[0] if name not in keys}
-    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), latest)
+    if changed:
+        connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), latest)
+    else:
+        connection.execute(insert.on_conflict_do_nothing(index_elements=keys), latest)
 
 
 def _engine(url: str) -> Engine:

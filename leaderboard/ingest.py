@@ -15,18 +15,38 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError
 
 from harness.errors import HarnessError, RunLogError
 from harness.events import Cursor, Event, read_events
 from leaderboard import rows
 from leaderboard.database import default_url, open_database, upsert
-from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.schema import (
+    KEPT,
+    Attempt,
+    Base,
+    BenchmarkVersion,
+    Checkpoint,
+    Credit,
+    Diagnostic,
+    Evaluation,
+    Group,
+    Histogram,
+    Judgement,
+    Provenance,
+    Run,
+    ScoreRow,
+    Step,
+    Task,
+    Turn,
+)
 from leaderboard.scoring import score_evaluations
 
 EVENTS_A_COMMIT = 2000
 IN_CLAUSE = 500  # ids in one SQL list
-WRITE_ORDER: tuple[type[Base], ...] = (Task, Attempt, Judgement, Credit, Group, Step, Histogram, Evaluation, Checkpoint)
+SHARED: tuple[type[Base], ...] = (Task, BenchmarkVersion)  # rows of no single run
+OF_ATTEMPTS: tuple[type[Base], ...] = (Attempt, Turn, Judgement, Credit)
+WRITE_ORDER: tuple[type[Base], ...] = (*SHARED, *OF_ATTEMPTS, Group, Step, Histogram, Evaluation, Checkpoint, Diagnostic)
 
 
 def ingest(run_dir: Path, url: str | None = None) -> None:
@@ -50,8 +70,9 @@ def ingest_run(engine: Engine, run_dir: Path) -> int:
                 count = _apply_chunk(connection, run, run_dir)
                 if count < EVENTS_A_COMMIT:
                     connection.execute(update(Run).where(Run.key == run).values(log_bytes=size))
-        except (IntegrityError, DataError) as error:
-            raise RunLogError(f"{run_dir}: an event does not fit the leaderboard's tables: {error.orig}") from error
+        except (IntegrityError, DataError, InterfaceError, ProgrammingError, OverflowError) as error:
+            told = getattr(error, "orig", None) or error
+            raise RunLogError(f"{run_dir}: an event does not fit the leaderboard's tables: {told}") from error
         applied += count
         if count < EVENTS_A_COMMIT:
             break
@@ -78,7 +99,8 @@ def rebuild(engine: Engine, runs_dir: Path) -> Reading:
     with engine.begin() as connection:
         known = dict.fromkeys((Path(folder) for folder in connection.scalars(select(Run.folder))), 0)
         for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(delete(table))
+            if table not in (kept.__table__ for kept in KEPT):
+                connection.execute(delete(table))
     return _ingest_folders(engine, known, runs_dir)
 
 
@@ -151,18 +173,18 @@ class _Chunk:
         self._evaluations: set[str] = set()
 
     def add(self, event: Event, place: str) -> None:
-        match event.kind:
-            case "run":
-                self._write_run(event)
-            case "rewind":
-                self.write()
-                self._rewind(int(event.data["step"]))
-            case "evaluation":
-                self._evaluations.add(event.data["evaluation_id"])
         try:
+            match event.kind:
+                case "run":
+                    self._write_run(event)
+                case "rewind":
+                    self.write()
+                    self._rewind(int(event.data["step"]))
+                case "evaluation":
+                    self._evaluations.add(event.data["evaluation_id"])
             for table, row in rows.rows_of(event, place):
                 self._rows.setdefault(table, []).append(row)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunLogError(
                 f"{place}: a {event.kind} event without its usual fields ({error!r}); was it written by another version?"
             ) from error
@@ -175,7 +197,9 @@ class _Chunk:
                 self._retire({r["attempt_id"] for r in pending})
                 newest = {r["attempt_id"]: r["judge"] for r in pending}
                 pending = [{**r, "current": newest[r["attempt_id"]] == r["judge"]} for r in pending]
-            owned = pending if table is Task else [{"run": self._run, **r} for r in pending]
+            if table is Attempt:
+                self._forget_turns({r["attempt_id"] for r in pending})
+            owned = pending if table in SHARED else [{"run": self._run, **r} for r in pending]
             upsert(self._connection, table, owned)
 
     def touched_evaluations(self) -> set[str]:
@@ -192,8 +216,15 @@ class _Chunk:
             which = update(Judgement).where(Judgement.run == self._run, Judgement.attempt_id.in_(ids))
             self._connection.execute(which.values(current=False))
 
+    def _forget_turns(self, attempt_ids: set[str]) -> None:
+        """An attempt that was tried again after an outage may have fewer turns than before."""
+        for ids in _slices(attempt_ids):
+            self._connection.execute(delete(Turn).where(Turn.run == self._run, Turn.attempt_id.in_(ids)))
+
     def _write_run(self, event: Event) -> None:
         self._connection.execute(update(Run).where(Run.key == self._run).values(**rows.run_columns(event)))
+        for table, row in rows.run_rows(event):
+            upsert(self._connection, table, [{"run": self._run, **row} if table is Provenance else row])
 
     def _rewind(self, step: int) -> None:
         """Forget training steps >= ``step``. What describes the weights *before* that step (its evaluation, its checkpoint) stays."""
@@ -202,11 +233,14 @@ class _Chunk:
         in_training = (Attempt.purpose != "eval") & (Attempt.step >= step)
         in_evaluation = (Attempt.purpose == "eval") & ((Attempt.step > step) | Attempt.evaluation_id.in_(later))
         gone = (Attempt.run == run) & (in_training | in_evaluation)
-        drop(delete(Judgement).where(Judgement.run == run, Judgement.attempt_id.in_(select(Attempt.attempt_id).where(gone))))
+        for told_of in (Judgement, Turn):
+            columns = told_of.__table__.c
+            drop(delete(told_of).where(columns.run == run, columns.attempt_id.in_(select(Attempt.attempt_id).where(gone))))
         drop(delete(Attempt).where(gone))
         drop(delete(ScoreRow).where(ScoreRow.run == run, ScoreRow.evaluation_id.in_(later)))
         drop(delete(Evaluation).where(Evaluation.run == run, Evaluation.step > step))
         drop(delete(Checkpoint).where(Checkpoint.run == run, Checkpoint.step > step))
+        drop(delete(Diagnostic).where(Diagnostic.run == run, Diagnostic.step > step))
         for table in (Credit, Group, Step, Histogram):
             columns = table.__table__.c
             drop(delete(table).where(columns.run == run, columns.step >= step))

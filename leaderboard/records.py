@@ -60,6 +60,18 @@ class EvaluationInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosticInfo:
+    """One diagnostic of a run; ``charts`` in the plain form of ``harness.figures``."""
+
+    name: str
+    step: int
+    title: str
+    summary: tuple[str, ...]
+    charts: tuple[Mapping[str, Any], ...]
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleInfo:
     """One attempt in a list, with its current verdict."""
 
@@ -70,6 +82,7 @@ class SampleInfo:
     tags: Mapping[str, str]
     purpose: str
     evaluation_id: str | None
+    benchmark: str | None
     step: int | None
     level: int
     position: int
@@ -100,3 +113,37 @@ class SampleFilter:
     step: int | None = None
     level: int | None = None
     verdict: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictInfo:
+    """One judge's verdict on an attempt; ``current`` marks the one that counts."""
+
+    judge: str
+    current: bool
+    value: float | None
+    status: str
+    layer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeInfo:
+    """How often a judge accepted, refused and could not decide."""
+
+    judge: str
+    accepted: int
+    refused: int
+    undecided: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementInfo:
+    """Two judges on the attempts that both decided."""
+
+    a: str
+    b: str
+    both_right: int
+    both_wrong: int
+    only_a: int
+    only_b: int

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement, build
+from leaderboard.standings import BASE, Board, Cell, Entry
 from leaderboard.words import EMPTY, column_title, delta_words, method_title, percent, points, seeds_words
 
 NO_BREAK = "\N{NO-BREAK SPACE}"  # the pages' words keep "p < 0.001" together; a terminal's search should find it
 
 
-def print_board(
-    measurements: Sequence[Measurement], parts: Mapping[Column, Mapping[str, str]], method: str | None = None, run_id: str | None = None
-) -> None:
-    """Print the board of these measurements; ``method`` and ``run_id`` narrow the rows after deltas to the base were taken."""
+def print_board(board: Board) -> None:
+    """Print the board; an empty one says which command fills it."""
     console = Console(soft_wrap=False)
-    board = build(measurements, parts)
-    entries = [e for e in board.entries if method in (None, e.method) and (run_id is None or run_id in _runs(e))]
-    if not entries:
+    if not board.entries:
         console.print(EMPTY, markup=False, highlight=False)
         return
-    console.print(_table(board, entries))
+    console.print(_table(board, board.entries))
     console.print(
         "Scores in % of questions, 95% interval in brackets; deltas to the base in points. "
         "Grey: the paired test cannot tell the delta from zero.",
@@ -32,10 +28,6 @@ def print_board(
         markup=False,
         highlight=False,
     )
-
-
-def _runs(entry: Entry) -> set[str]:
-    return {m.run_id for cell in entry.cells.values() for m in cell.runs}
 
 
 def _table(board: Board, entries: Sequence[Entry]) -> Table:
@@ -62,7 +54,7 @@ def _name(entry: Entry) -> Text:
 def _cell(entry: Entry, cell: Cell | None) -> Text:
     if cell is None:
         return Text("-", style="dim")
-    text = Text(percent(cell.score.value), style="bold" if cell.rank == "best" else "")
+    text = Text(percent(cell.score.value), style="bold" if cell.best else "")
     if cell.score.low is not None and cell.score.high is not None:
         text.append(f" [{percent(cell.score.low)}, {percent(cell.score.high)}]", style="dim")
     text.append(f" n={cell.score.n}", style="dim")
@@ -70,6 +62,9 @@ def _cell(entry: Entry, cell: Cell | None) -> Text:
         real = cell.to_base.distinguishable
         text.append(f"\n{points(cell.to_base.delta)}", style="green" if real and cell.to_base.delta > 0 else "red" if real else "dim")
         text.append(f" {delta_words(cell.to_base)}".replace(NO_BREAK, " "), style="dim")
+        text.append("" if cell.to_base.gap is None else f", finds \N{GREATER-THAN OR EQUAL TO} {percent(cell.to_base.gap)}", style="dim")
+    if cell.rank_words:
+        text.append(f"\n{cell.rank_words}", style="dim")
     for note in cell.notes:
         text.append(f"\n! {note}", style="yellow")
     return text

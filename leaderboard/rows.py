@@ -14,7 +14,24 @@ from typing import Any
 
 from harness.events import Event
 from leaderboard.legible import legible
-from leaderboard.schema import Attempt, Base, Checkpoint, Credit, Evaluation, Group, Histogram, Judgement, Step, Task
+from leaderboard.schema import (
+    Attempt,
+    Base,
+    BenchmarkVersion,
+    Checkpoint,
+    Credit,
+    Diagnostic,
+    Evaluation,
+    Group,
+    Histogram,
+    Judgement,
+    Method,
+    Model,
+    Provenance,
+    Step,
+    Task,
+    Turn,
+)
 
 Row = tuple[type[Base], dict[str, Any]]
 
@@ -53,6 +70,22 @@ def run_columns(event: Event) -> dict[str, Any]:
     return columns
 
 
+def run_rows(event: Event) -> Iterable[Row]:
+    """Rows beside ``runs`` that a starting run settles: its provenance, its weights, its recipe. Provenance lacks the run's key."""
+    data = legible(event.data)
+    config, origin = data.get("config") or {}, data.get("provenance") or {}
+    if not config:
+        return
+    if data.get("model"):
+        yield Model, {"name": data["model"], "weights": str(config.get("model") or data["model"])}
+    if data.get("method"):
+        name = data.get("recipe") or recipe(config)
+        yield Method, {"recipe": name, "name": data["method"], "settings": _settings_of_recipe(config)}
+    if origin:
+        row = {"config_hash": _hash(config), "seed": data.get("seed"), **{k: origin.get(k) for k in ("git_sha", "python")}}
+        yield Provenance, row | {k: _mapping(origin.get(k)) for k in ("packages", "hardware")}
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
     flat: dict[str, Any] = {}
@@ -66,7 +99,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def recipe(config: Mapping[str, Any]) -> str:
     """Short hash of the settings without the seed: runs that share it are repetitions of one recipe."""
-    return _hash({k: v for k, v in flatten(config).items() if k.rsplit(".", 1)[-1] not in NOT_A_RECIPE})[:12]
+    return _hash(_settings_of_recipe(config))[:12]
+
+
+def _settings_of_recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in flatten(config).items() if k.rsplit(".", 1)[-1] not in NOT_A_RECIPE}
 
 
 def _attempt(event: Event, place: str) -> Iterable[Row]:
@@ -76,8 +113,14 @@ def _attempt(event: Event, place: str) -> Iterable[Row]:
     yield Task, {"key": key, **question, "web": data.get("web") or "", "tags": data.get("tags") or {}}
     row = {k: data.get(k) for k in ("attempt_id", "task_id", "purpose", "evaluation_id", "step", "answer", "blob")}
     row |= {k: usage.get(k) for k in ("turns", "tool_calls", "tool_errors", "prompt_tokens", "generated_tokens")}
+    row |= {"confidence": _number(data.get("confidence"))}
     row |= {"seconds": _number(usage.get("seconds")), "status": data["status"], "detail": data.get("detail") or ""}
     yield Attempt, row | {"task": key, "level": data.get("level") or 0, "position": data.get("index") or 0, "place": place}
+    for number, turn in enumerate(data.get("turns") or []):
+        tools = ",".join(str(action.get("name")) for action in turn.get("actions") or [])
+        read = sum(len(str(seen)) for seen in turn.get("observations") or [])
+        counts = {"tool_errors": int(turn.get("tool_errors") or 0), "written": len(turn.get("text") or ""), "read": read}
+        yield Turn, {"attempt_id": data["attempt_id"], "number": number, "tools": tools, **counts}
 
 
 def _judgement(event: Event, place: str) -> Iterable[Row]:
@@ -112,7 +155,14 @@ def _evaluation(event: Event, place: str) -> Iterable[Row]:
     data = event.data
     row = {k: data.get(k) for k in ("evaluation_id", "benchmark", "step", "seed", "generated_tokens_total")}
     row |= {k: data.get(k) or "" for k in ("split", "judge", "model", "method", "comparability")}
+    row |= {"comparability_parts": data.get("comparability_parts") or {}}
     yield Evaluation, row | {"n": data.get("n") or 0, "finished": data["phase"] == "finished", "at": event.time}
+    version = {"benchmark": data["benchmark"], "split": data.get("split") or "", "questions": data.get("n") or 0}
+    yield BenchmarkVersion, version | {"data": str((data.get("comparability_parts") or {}).get("data") or "")}
+
+
+def _diagnostic(event: Event, place: str) -> Iterable[Row]:
+    yield Diagnostic, {**{k: event.data[k] for k in ("name", "step", "title", "summary", "charts", "file")}, "at": event.time}
 
 
 def _checkpoint(event: Event, place: str) -> Iterable[Row]:
@@ -127,7 +177,13 @@ MAKERS: Mapping[str, Callable[[Event, str], Iterable[Row]]] = {
     "step": _step,
     "evaluation": _evaluation,
     "checkpoint": _checkpoint,
+    "diagnostic": _diagnostic,
 }
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """``value`` as an object: a machine may be described in words."""
+    return dict(value) if isinstance(value, Mapping) else {} if value is None else {"words": str(value)}
 
 
 def _number(value: Any) -> float | None:

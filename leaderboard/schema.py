@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 RUN = "runs.key"
@@ -43,6 +43,46 @@ class Run(Base):
     started_at: Mapped[str | None]
     updated_at: Mapped[str | None]
     finished_at: Mapped[str | None]
+
+
+class Provenance(Base):
+    """Where a run comes from, as it said when it (last) started; ``config_hash`` is SHA-256 over the canonical JSON of its settings."""
+
+    __tablename__ = "provenance"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    git_sha: Mapped[str | None]
+    config_hash: Mapped[str]
+    seed: Mapped[int | None]
+    python: Mapped[str | None]
+    packages: Mapped[dict[str, Any]]
+    hardware: Mapped[dict[str, Any]]
+
+
+class Model(Base):
+    """Weights that were run under a model's name: the name itself, a hub id, or the folder of a checkpoint."""
+
+    __tablename__ = "models"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    weights: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Method(Base):
+    """One recipe of a method: the settings that repetitions of it share, by their hash (``runs.recipe``)."""
+
+    __tablename__ = "methods"
+    recipe: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    settings: Mapped[dict[str, Any]]
+
+
+class BenchmarkVersion(Base):
+    """One version of a benchmark's split: ``data`` fingerprints its questions (empty in logs that did not record it)."""
+
+    __tablename__ = "benchmark_versions"
+    benchmark: Mapped[str] = mapped_column(primary_key=True)
+    split: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[str] = mapped_column(primary_key=True)
+    questions: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Task(Base):
@@ -86,13 +126,32 @@ class Attempt(Base):
     seconds: Mapped[float | None]
     place: Mapped[str] = mapped_column(Text)
     blob: Mapped[dict[str, Any] | None]
+    confidence: Mapped[float | None]
+
+
+class Turn(Base):
+    """One turn of an attempt in numbers: which tools it called (names joined by commas), and characters it wrote and read."""
+
+    __tablename__ = "turns"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    attempt_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    tools: Mapped[str] = mapped_column(Text)
+    tool_errors: Mapped[int]
+    written: Mapped[int]
+    read: Mapped[int]
 
 
 class Judgement(Base):
     """A verdict on an attempt; a regrade adds one and takes over ``current``."""
 
     __tablename__ = "judgements"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (
+        Index("judgements_by_judge", "judge", "value"),
+        Index("judgements_retired", "run", "attempt_id", sqlite_where=text("current = 0"), postgresql_where=text("NOT current")),
+        {"sqlite_with_rowid": False},
+    )
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
     attempt_id: Mapped[str] = mapped_column(primary_key=True)
     judge: Mapped[str] = mapped_column(primary_key=True)
@@ -175,6 +234,7 @@ class Evaluation(Base):
     finished: Mapped[bool]
     at: Mapped[str]
     verdicts: Mapped[bytes | None] = mapped_column(LargeBinary)
+    comparability_parts: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class ScoreRow(Base):
@@ -193,6 +253,20 @@ class ScoreRow(Base):
     method: Mapped[str]
 
 
+class Diagnostic(Base):
+    """A finished diagnostic of the weights before training step ``step``: its summary and charts as ``harness.figures`` writes them."""
+
+    __tablename__ = "diagnostics"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    summary: Mapped[list[Any]]
+    charts: Mapped[list[Any]]
+    file: Mapped[str] = mapped_column(Text)
+    at: Mapped[str]
+
+
 class Checkpoint(Base):
     """Weights written by a run, with the hash of each file."""
 
@@ -201,3 +275,30 @@ class Checkpoint(Base):
     step: Mapped[int] = mapped_column(primary_key=True)
     folder: Mapped[str] = mapped_column(Text)
     files: Mapped[dict[str, Any]]
+
+
+class Token(Base):
+    """Who may submit to a shared board: the hash of a token, never the token. Not made from logs, so a rebuild keeps it."""
+
+    __tablename__ = "tokens"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    hash: Mapped[str] = mapped_column(unique=True)
+    signer: Mapped[str | None]
+    model: Mapped[str | None]
+    created_at: Mapped[str]
+    revoked_at: Mapped[str | None]
+
+
+class Submission(Base):
+    """A bundle that a shared board accepted: its SHA-256, the run in it, who signed it and whose token brought it. Kept by a rebuild."""
+
+    __tablename__ = "submissions"
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(unique=True)
+    signer: Mapped[str]
+    token: Mapped[str]
+    at: Mapped[str]
+
+
+KEPT: tuple[type[Base], ...] = (Token, Submission)
+"""Tables that are no view of the run logs."""

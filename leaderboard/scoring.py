@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from harness.metrics import avg_at_k, pass_at_k, pass_hat_k
+from harness.metrics import avg_at_k, calibration_error, pass_at_k, pass_hat_k
 from leaderboard.database import upsert
 from leaderboard.schema import Attempt, Evaluation, Judgement, ScoreRow, Task
 from leaderboard.stats import Interval, Verdicts, clustered, interval
@@ -26,11 +26,12 @@ MOST_VALUES_OF_A_TAG = 24  # a tag with more values is an identifier, not a brea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One question of an evaluation: its tags and the rewards of its attempts, None where no verdict was reached."""
+    """One question of an evaluation: its tags, and of each attempt the reward (None: no verdict) and the confidence it stated."""
 
     task_id: str
     tags: Mapping[str, str]
     rewards: tuple[float | None, ...]
+    confidences: tuple[float | None, ...] = ()
 
     @property
     def scored(self) -> tuple[float, ...]:
@@ -82,11 +83,30 @@ def _metrics(questions: list[Question], expected: int, part: str) -> list[dict[s
         return []
     coverage = len(scored) / expected
     found = {HEADLINE: interval([{t: avg_at_k(r) for t, r in scored.items()}])}
-    k = min(len(r) for r in scored.values())
-    if k > 1 and all(v in (0.0, 1.0) for r in scored.values() for v in r):
-        found[f"pass@{k}"] = clustered([pass_at_k(len(r), round(sum(r)), k) for r in scored.values()])
-        found[f"pass^{k}"] = clustered([pass_hat_k(len(r), round(sum(r)), k) for r in scored.values()])
-    return [_row(metric, part, value, coverage) for metric, value in found.items()]
+    most = min(len(r) for r in scored.values())
+    if most > 1:
+        found[f"avg@{most}"] = found[HEADLINE]
+    if all(v in (0.0, 1.0) for r in scored.values() for v in r):
+        for k in _ks(most):
+            found[f"pass@{k}"] = clustered([pass_at_k(len(r), round(sum(r)), k) for r in scored.values()])
+            found[f"pass^{k}"] = clustered([pass_hat_k(len(r), round(sum(r)), k) for r in scored.values()])
+    return [_row(metric, part, value, coverage) for metric, value in found.items()] + _calibration(questions, part)
+
+
+def _ks(most: int) -> list[int]:
+    """2, 4, 8, ... and ``most`` itself: the numbers of draws that are reported of ``most`` attempts."""
+    return sorted({k for k in (2**i for i in range(1, most.bit_length())) if k <= most} | ({most} if most > 1 else set()))
+
+
+def _calibration(questions: list[Question], part: str) -> list[dict[str, Any]]:
+    """The calibration error over judged answers that stated a confidence; ``coverage`` is their share of all attempts."""
+    attempts = [pair for q in questions for pair in zip(q.rewards, q.confidences, strict=False)]
+    stated = [(reward, confidence) for reward, confidence in attempts if reward is not None and confidence is not None]
+    if not stated:
+        return []
+    value = calibration_error([c for _, c in stated], [r for r, _ in stated])
+    bare = Interval(value=value, low=None, high=None, n=len(stated), method="five bins of stated confidence")
+    return [_row("calibration_error", part, bare, len(stated) / len(attempts))]
 
 
 def _row(metric: str, part: str, value: Interval, coverage: float) -> dict[str, Any]:
@@ -97,15 +117,17 @@ def _row(metric: str, part: str, value: Interval, coverage: float) -> dict[str, 
 def _questions(connection: Connection, run: int, evaluation_id: str) -> list[Question]:
     verdict = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
     query = (
-        select(Attempt.task_id, Task.tags, Judgement.value)
+        select(Attempt.task_id, Task.tags, Judgement.value, Attempt.confidence)
         .join(Task, Task.key == Attempt.task)
         .join(Judgement, verdict, isouter=True)
         .where(Attempt.run == run, Attempt.evaluation_id == evaluation_id)
         .order_by(Attempt.task_id, Attempt.position)
     )
     rewards: dict[str, list[float | None]] = defaultdict(list)
+    confidences: dict[str, list[float | None]] = defaultdict(list)
     tags: dict[str, Mapping[str, str]] = {}
-    for task_id, its_tags, value in connection.execute(query):
+    for task_id, its_tags, value, confidence in connection.execute(query):
         rewards[task_id].append(value)
+        confidences[task_id].append(confidence)
         tags[task_id] = its_tags
-    return [Question(task_id=t, tags=tags[t], rewards=tuple(r)) for t, r in rewards.items()]
+    return [Question(task_id=t, tags=tags[t], rewards=tuple(r), confidences=tuple(confidences[t])) for t, r in rewards.items()]

@@ -1,20 +1,25 @@
-"""The board as data: one entry a model x method x recipe, with a cell a benchmark column, its delta to the base and its ties.
+"""The board as data: one entry a model x method x recipe, with a cell a benchmark column, its delta to the base and its rank.
 
-Several seeds of one recipe become one entry. Measurements of unlike comparability codes are never compared. Both
-``harness leaderboard show`` and the page render this; neither computes anything of its own.
+Several seeds of one recipe become one entry. Measurements of unlike comparability codes are neither compared nor ranked together, and
+the notes say which part of the code differs. Deltas to the base are corrected over their column (Holm), ranks over all pairs of a column
+and code. ``harness leaderboard show`` and ``export`` and the pages render this; none of them computes anything of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from leaderboard.ranks import Rank, holm, ranks
 from leaderboard.rows import NOT_A_RECIPE, flatten
 from leaderboard.stats import Comparison, Interval, Verdicts, compare, interval
 
 BASE = "base"
+Key = tuple[str, str, str]
+"""Model, method, recipe: what makes an entry."""
+
 METHOD_ORDER = {BASE: 0, "zero-rl": 1, "opsd": 2, "sft": 3, "actguide": 9}
 
 
@@ -44,8 +49,14 @@ class Measurement:
     judge: str
     comparability: str
     at: str
-    verdicts: Verdicts = field(repr=False)
+    verdicts: Verdicts = field(repr=False, default_factory=dict)
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    code_parts: Mapping[str, Any] | None = field(repr=False, default=None)  # what the comparability code hashes, where recorded
+
+    @property
+    def entry(self) -> Key:
+        """The board's row that this measurement belongs to; bases are one row whatever their settings."""
+        return self.model, self.method, "" if self.method == BASE else self.recipe
 
     @property
     def coverage(self) -> float:
@@ -59,8 +70,20 @@ class Cell:
     score: Interval
     runs: tuple[Measurement, ...]
     to_base: Comparison | None
-    rank: str  # "best", "tied with the best", or empty
+    rank: Rank | None  # among the entries of this column under the same code; None where it stands alone
+    best: bool  # the highest score of them
+    code: str
+    usual: bool  # whether its code is the one that most entries of the column share
     notes: tuple[str, ...]
+
+    @property
+    def rank_words(self) -> str:
+        """``best``, ``tied with the best`` or the places it may hold."""
+        if self.rank is None:
+            return ""
+        if self.best:
+            return "best" if self.rank.high == 1 else "best, tied"
+        return "tied with the best" if self.rank.low == 1 else f"rank {self.rank.words}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +97,11 @@ class Entry:
     label: str  # what tells this recipe from its siblings, empty if it has none
     cells: Mapping[Column, Cell]
 
+    @property
+    def runs(self) -> frozenset[str]:
+        """Ids of the runs behind its cells."""
+        return frozenset(m.run_id for cell in self.cells.values() for m in cell.runs)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
@@ -83,61 +111,86 @@ class Board:
     entries: tuple[Entry, ...]
 
 
-Key = tuple[str, str, str]
-
-
 def build(measurements: Sequence[Measurement], parts: Mapping[Column, Mapping[str, str]] | None = None) -> Board:
     """The board of these measurements; ``parts`` adds columns that only count the questions with a given tag value.
 
     ``parts`` maps an unfolded column (``part`` = ``hops=3``) to the tag value of each task id.
     """
-    newest = _newest(measurements)
-    whole = sorted({Column(benchmark=m.benchmark, split=m.split) for m in newest}, key=lambda c: (c.benchmark, c.split))
+    latest = newest(measurements)
+    whole = sorted({Column(benchmark=m.benchmark, split=m.split) for m in latest}, key=lambda c: (c.benchmark, c.split))
     columns = tuple(c for w in whole for c in (w, *_unfolded(w, parts or {})))
     cells: dict[Key, dict[Column, Cell]] = defaultdict(dict)
     for column in columns:
-        for key, cell in _column(column, newest, (parts or {}).get(column)).items():
+        for key, cell in _column(column, latest, (parts or {}).get(column)).items():
             cells[key][column] = cell
-    labels = _labels(newest)
+    labels = _labels(latest)
     entries = [_entry(key, found, labels[key]) for key, found in cells.items()]
     return Board(columns=columns, entries=tuple(sorted(entries, key=_order)))
 
 
-def _newest(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Of every run's evaluations of a split the last step; of repeated runs of one recipe and seed the latest."""
+def newest(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Of every run's evaluations of a split the last step; of repeated runs of one recipe and seed the latest. Needs no verdicts."""
     last: dict[tuple[object, ...], Measurement] = {}
     for m in sorted(measurements, key=lambda m: (m.at, m.step or 0)):
-        recipe = "" if m.method == BASE else m.recipe
-        last[(m.model, m.method, recipe, m.seed, m.benchmark, m.split, m.comparability)] = m
+        last[(m.entry, m.seed, m.benchmark, m.split, m.comparability)] = m
     return list(last.values())
 
 
-def _column(column: Column, newest: Sequence[Measurement], values: Mapping[str, str] | None) -> dict[Key, Cell]:
+def differing_parts(ours: Measurement, theirs: Measurement) -> list[str]:
+    """What tells two comparability codes apart, in words; with what is recorded anyway where the codes' parts are not."""
+    if ours.code_parts and theirs.code_parts:
+        a, b = flatten(ours.code_parts), flatten(theirs.code_parts)
+        names = [name for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
+        return [f"{name} {_brief(a.get(name))}, there {_brief(b.get(name))}" for name in names]
+    known = (("judge", ours.judge, theirs.judge), ("questions", ours.n, theirs.n))
+    return [f"{name} {a}, there {b}" for name, a, b in known if a != b]
+
+
+def _column(column: Column, latest: Sequence[Measurement], values: Mapping[str, str] | None) -> dict[Key, Cell]:
     """Cells of one column by entry. Where an entry was measured under several codes, its latest one counts."""
-    here = [m for m in newest if (m.benchmark, m.split) == (column.benchmark, column.split)]
+    here = [m for m in latest if (m.benchmark, m.split) == (column.benchmark, column.split)]
     groups: dict[Key, list[Measurement]] = defaultdict(list)
     for m in sorted(here, key=lambda m: m.at):
-        groups[(m.model, m.method, "" if m.method == BASE else m.recipe)].append(m)
-    latest = {key: [m for m in found if m.comparability == found[-1].comparability] for key, found in groups.items()}
-    verdicts = {key: [_restricted(m, column, values) for m in found] for key, found in latest.items()}
-    usual = Counter(found[0].comparability for found in latest.values()).most_common(1)
-    ranks = _ranks(latest, verdicts)
-    cells: dict[Key, Cell] = {}
-    for key, found in latest.items():
-        base = _base_verdicts(found[0], here, column, values)
-        cells[key] = Cell(
-            score=interval(verdicts[key]),
+        groups[m.entry].append(m)
+    runs = {key: [m for m in found if m.comparability == found[-1].comparability] for key, found in groups.items()}
+    verdicts = {key: [_restricted(m, column, values) for m in found] for key, found in runs.items()}
+    runs = {key: found for key, found in runs.items() if any(verdicts[key])}
+    scores = {key: interval(verdicts[key]) for key in runs}
+    deltas = _deltas(runs, verdicts, here, column, values)
+    usual = _usual(runs)
+    places = _ranks(runs, verdicts, scores)
+    return {
+        key: Cell(
+            score=scores[key],
             runs=tuple(found),
-            to_base=None if key[1] == BASE else compare(verdicts[key], base),
-            rank=ranks.get(key, ""),
-            notes=_notes(found, usual[0][0], has_base=bool(base)),
+            to_base=deltas.get(key),
+            rank=places[key][0] if key in places else None,
+            best=key in places and places[key][1],
+            code=found[0].comparability,
+            usual=usual is None or found[0].comparability == usual.comparability,
+            notes=_notes(found, usual, has_base=key in deltas or key[1] == BASE),
         )
-    return {key: cell for key, cell in cells.items() if cell.score.n}
+        for key, found in runs.items()
+    }
 
 
-def _base_verdicts(m: Measurement, here: Sequence[Measurement], column: Column, values: Mapping[str, str] | None) -> list[Verdicts]:
-    like = [b for b in here if b.method == BASE and b.model == m.model and b.comparability == m.comparability]
-    return [_restricted(b, column, values) for b in like]
+def _deltas(
+    runs: Mapping[Key, Sequence[Measurement]],
+    verdicts: Mapping[Key, Sequence[Verdicts]],
+    here: Sequence[Measurement],
+    column: Column,
+    values: Mapping[str, str] | None,
+) -> dict[Key, Comparison]:
+    """Each trained entry against the base of its model under the same code; p-values corrected over the column."""
+    found: dict[Key, Comparison] = {}
+    for key, mine in runs.items():
+        like = [b for b in here if b.method == BASE and b.model == key[0] and b.comparability == mine[0].comparability]
+        delta = compare(verdicts[key], [_restricted(b, column, values) for b in like]) if key[1] != BASE else None
+        if delta is not None:
+            found[key] = delta
+    tested = {key: delta.p for key, delta in found.items() if delta.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True)) if len(tested) > 1 else {}
+    return {key: replace(delta, adjusted=adjusted.get(key)) for key, delta in found.items()}
 
 
 def _restricted(m: Measurement, column: Column, values: Mapping[str, str] | None) -> Verdicts:
@@ -147,41 +200,53 @@ def _restricted(m: Measurement, column: Column, values: Mapping[str, str] | None
     return {t: v for t, v in m.verdicts.items() if values.get(t) == wanted}
 
 
-def _ranks(latest: Mapping[Key, Sequence[Measurement]], verdicts: Mapping[Key, Sequence[Verdicts]]) -> dict[Key, str]:
-    """Best of the entries that share the usual comparability code, and all that a paired test cannot tell from it."""
-    codes = Counter(found[0].comparability for found in latest.values())
-    if not codes:
-        return {}
-    usual = codes.most_common(1)[0][0]
-    rivals = [key for key, found in latest.items() if found[0].comparability == usual and interval(verdicts[key]).n]
-    if len(rivals) < 2:
-        return {}
-    best = max(rivals, key=lambda key: interval(verdicts[key]).value)
-    ranks = {best: "best"}
-    for key in rivals:
-        against = compare(verdicts[best], verdicts[key])
-        if key != best and against is not None and not against.distinguishable:
-            ranks[key] = "tied with the best"
-    return ranks
+def _usual(runs: Mapping[Key, Sequence[Measurement]]) -> Measurement | None:
+    """A measurement under the code that most entries share; the others are told how they differ from it."""
+    codes = Counter(found[0].comparability for found in runs.values())
+    first = codes.most_common(1)[0][0] if codes else None
+    return next((found[0] for found in runs.values() if found[0].comparability == first), None)
 
 
-def _notes(found: Sequence[Measurement], usual: str, has_base: bool) -> tuple[str, ...]:
+def _ranks(
+    runs: Mapping[Key, Sequence[Measurement]], verdicts: Mapping[Key, Sequence[Verdicts]], scores: Mapping[Key, Interval]
+) -> dict[Key, tuple[Rank, bool]]:
+    """Rank of each entry among those of its code, and whether its score is their highest."""
+    by_code: dict[str, list[Key]] = defaultdict(list)
+    for key, found in runs.items():
+        by_code[found[0].comparability].append(key)
+    placed: dict[Key, tuple[Rank, bool]] = {}
+    for rivals in by_code.values():
+        if len(rivals) > 1:
+            top = max(rivals, key=lambda key: scores[key].value)
+            placed |= {key: (rank, key == top) for key, rank in zip(rivals, ranks([verdicts[k] for k in rivals]), strict=True)}
+    return placed
+
+
+def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bool) -> tuple[str, ...]:
     notes = []
     coverage = min(m.coverage for m in found)
     if coverage < 1:
         notes.append(f"coverage {coverage:.0%}: the other questions got no verdict (outage or undecided) and are left out")
-    if found[0].comparability != usual:
-        notes.append(f"measured under other settings (code {found[0].comparability}, usual here {usual}): not ranked with the rest")
+    if usual is not None and found[0].comparability != usual.comparability:
+        parts = differing_parts(found[0], usual)
+        differs = "; ".join(parts) if parts else "the log does not say which part"
+        notes.append(f"not ranked with the rest: measured under other settings ({differs}; code {found[0].comparability})")
     if not has_base:
         notes.append("no base was measured under the same settings, so there is no delta")
     return tuple(notes)
 
 
-def _labels(newest: Sequence[Measurement]) -> dict[Key, str]:
+def _brief(value: Any) -> str:
+    text = "unset" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _labels(latest: Sequence[Measurement]) -> dict[Key, str]:
     """For each entry the settings in which it differs from other recipes of the same model and method."""
     configs: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
-    for m in newest:
-        configs[(m.model, m.method)]["" if m.method == BASE else m.recipe] = flatten(m.config)
+    for m in latest:
+        flat = configs[(m.model, m.method)].setdefault(m.entry[2], {})
+        flat |= flatten(m.config)
     labels: dict[Key, str] = {}
     for (model, method), recipes in configs.items():
         names = sorted({name for c in recipes.values() for name in c if name.rsplit(".", 1)[-1] not in NOT_A_RECIPE})

@@ -2,16 +2,19 @@
 
 What is random decides the method. One run, one attempt a question: Wilson. Several attempts a question: the questions are the
 clusters. Several seeds: questions and seeds both vary, so their variances are added (each is estimated with its own degrees of
-freedom, Welch-Satterthwaite). Two runs on the same questions: paired, exact McNemar when the verdicts are binary.
+freedom, Welch-Satterthwaite). Two runs on the same questions: paired, exact McNemar when the verdicts are binary, else a permutation
+test that flips the sign of each question's difference. Many tests at once are ``leaderboard.ranks``.
 ``scipy.special`` rather than ``scipy.stats``: the same distributions, a quarter of the import time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil, sqrt
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil, lcm, sqrt
 
+import numpy as np
 from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 Verdicts = Mapping[str, float]
@@ -19,6 +22,9 @@ Verdicts = Mapping[str, float]
 
 LEVEL = 0.95
 POWER = 0.80
+GRID = 10_000  # finest common denominator of rewards at which the permutation distribution is enumerated
+REACH = 200_000  # largest sum of absolute differences, in grid units, that is enumerated
+FLIPS = 9_999  # random sign flips where enumeration is out of reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +40,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A minus B on the questions that both answered; ``gap`` is the smallest difference that 80% of such studies would find."""
+    """A minus B on the questions that both answered; ``gap`` is the smallest difference that 80% of such studies would find.
+
+    ``adjusted`` is the p-value after correction for the other tests of its family, None where it stands alone.
+    """
 
     delta: float
     low: float | None
@@ -46,14 +55,21 @@ class Comparison:
     gap: float | None
     more: int | None
     method: str
+    adjusted: float | None = None
 
     @property
     def n(self) -> int:
         return self.wins + self.losses + self.ties
 
     @property
+    def decisive_p(self) -> float | None:
+        """The p-value that decides: the adjusted one where there is one."""
+        return self.p if self.adjusted is None else self.adjusted
+
+    @property
     def distinguishable(self) -> bool:
-        return self.p is not None and self.p < 1 - LEVEL
+        p = self.decisive_p
+        return p is not None and p < 1 - LEVEL
 
 
 def wilson(successes: float, n: int, level: float = LEVEL) -> Interval:
@@ -91,15 +107,18 @@ def interval(runs: Sequence[Verdicts]) -> Interval:
 
 
 def compare(runs: Sequence[Verdicts], base: Sequence[Verdicts]) -> Comparison | None:
-    """Paired difference on shared questions; None when nothing is shared. One run a side with binary verdicts: exact McNemar."""
+    """Paired difference on shared questions; None when nothing is shared.
+
+    One run a side: exact McNemar for binary verdicts, else a permutation test. Several: t over questions and seeds.
+    """
     shared = _shared([*runs, *base])
     if not shared or not runs or not base:
         return None
     a = [sum(r[t] for r in runs) / len(runs) for t in shared]
     b = [sum(r[t] for r in base) / len(base) for t in shared]
     diffs = [x - y for x, y in zip(a, b, strict=True)]
-    if len(runs) == len(base) == 1 and _binary([*a, *b]):
-        return _mcnemar(diffs)
+    if len(runs) == len(base) == 1:
+        return _mcnemar(diffs) if _binary([*a, *b]) else _permuted(diffs)
     return _crossed_difference(diffs, _seed_means(runs, shared), _seed_means(base, shared))
 
 
@@ -109,8 +128,32 @@ def mcnemar_p(wins: int, losses: int) -> float:
     return 1.0 if pairs == 0 else min(1.0, 2.0 * float(bdtr(min(wins, losses), pairs, 0.5)))
 
 
+def sign_flip_p(diffs: Sequence[float]) -> float:
+    """Two-sided p-value of the mean of paired differences when each sign is as likely as the other.
+
+    Exact wherever the differences are multiples of a common fraction (k attempts a question); else 9,999 seeded random flips.
+
+    >>> sign_flip_p([0.5, 0.5, 0.25])
+    0.25
+    """
+    moved = [d for d in diffs if d]
+    if not moved:
+        return 1.0
+    parts = [Fraction(d).limit_denominator(GRID) for d in moved]
+    grid = lcm(*(f.denominator for f in parts)) if all(abs(float(f) - d) < 1e-9 for f, d in zip(parts, moved, strict=True)) else GRID + 1
+    if grid <= GRID and sum(abs(f) for f in parts) * grid <= REACH:
+        return _enumerated_p([int(f * grid) for f in parts])
+    values = np.asarray(moved)
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(FLIPS, len(moved)))
+    extreme = np.count_nonzero(np.abs(signs @ values) >= abs(values.sum()) - 1e-12)
+    return float(extreme + 1) / (FLIPS + 1)
+
+
 def smallest_gap(discordant: float, n: int) -> float | None:
-    """Difference that a paired study of ``n`` questions finds with 80% power, ``discordant`` being the share of split pairs."""
+    """Difference that a paired study of ``n`` questions finds with 80% power, ``discordant`` being the share of split pairs.
+
+    None where no pair was split: nothing is then known of how much two such runs vary.
+    """
     return (_z(LEVEL) + float(ndtri(POWER))) * sqrt(discordant / n) if n and discordant > 0 else None
 
 
@@ -138,6 +181,23 @@ def _mcnemar(diffs: Sequence[float]) -> Comparison:
         more=None if needed is None else max(needed - n, 0),
         method="exact McNemar",
     )
+
+
+def _permuted(diffs: Sequence[float]) -> Comparison:
+    found = _crossed_difference(diffs, (), ())
+    return replace(found, p=sign_flip_p(diffs), method="permutation of signs")
+
+
+def _enumerated_p(steps: Sequence[int]) -> float:
+    """Share of sign patterns whose sum is at least as far from 0 as that of ``steps`` (whole numbers, none of them 0)."""
+    total, seen = sum(map(abs, steps)), abs(sum(steps))
+    chance = np.zeros(total + 1)  # of the sum of the steps taken as positive; the signed sum is twice that minus the total
+    chance[0] = 1.0
+    for size in map(abs, steps):
+        chance[size:] = (chance[size:] + chance[:-size]) / 2
+        chance[:size] /= 2
+    sums = np.abs(2 * np.arange(total + 1) - total)
+    return min(1.0, float(chance[sums >= seen].sum()))
 
 
 def _crossed_difference(diffs: Sequence[float], a_means: Sequence[float], b_means: Sequence[float]) -> Comparison:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import Engine, Select, case, func, select
+from sqlalchemy.orm import aliased
 
-from leaderboard.records import EvaluationInfo, GroupInfo, RunInfo, SampleFilter, SampleInfo
-from leaderboard.schema import Attempt, Credit, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.outcomes import bounds, outcomes
+from leaderboard.records import (
+    AgreementInfo,
+    DiagnosticInfo,
+    EvaluationInfo,
+    GroupInfo,
+    JudgeInfo,
+    RunInfo,
+    SampleFilter,
+    SampleInfo,
+    VerdictInfo,
+)
+from leaderboard.schema import Attempt, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
-from leaderboard.standings import Column, Measurement
+from leaderboard.standings import Column, Measurement, newest
+from leaderboard.stats import Verdicts
+
+MOST_COUNTED = 5_000  # beyond it a list says "more than", because an exact count would read every row
+IN_CLAUSE = 500  # ids in one SQL list
+PURPOSES = ("train", "probe", "eval")
 
 
 class Store:
@@ -40,40 +59,80 @@ class Store:
         for row in rows:
             place = (row["run"], row["benchmark"], row["split"])
             last[place] = max(last.get(place, 0), row["step"] or 0)
-        return [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        kept = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
+        with self._engine.connect() as connection:
+            ends = outcomes(connection)
+        return [_with_bounds(row, ends) for row in kept]
 
     def measurements(self) -> list[Measurement]:
-        """Every finished evaluation with its verdicts, for the board."""
-        query = select(*_MEASUREMENT_COLUMNS).join(Run, Run.key == Evaluation.run).where(Evaluation.finished)
-        return [Measurement(**{**row, "verdicts": unpack(row["verdicts"])}) for row in self._all(query)]
+        """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
 
-    def parts(self, benchmark: str) -> dict[Column, dict[str, str]]:
-        """Columns that unfold a benchmark by its tags, each with the tag value of every task id."""
-        tagged = (
-            select(Evaluation.split, Attempt.task_id, Attempt.task)
-            .join(Attempt, (Attempt.run == Evaluation.run) & (Attempt.evaluation_id == Evaluation.evaluation_id))
-            .where(Evaluation.benchmark == benchmark, Evaluation.finished)
-            .distinct()
-        )
-        tags = {row["key"]: row["tags"] for row in self._all(select(Task.key, Task.tags))}
-        values: dict[tuple[str, str], dict[str, str]] = {}
-        for row in self._all(tagged):
-            for name, value in tags[row["task"]].items():
-                values.setdefault((row["split"], name), {})[row["task_id"]] = str(value)
+        Verdicts and configurations are only read for those.
+        """
+        heads = self._all(select(*_MEASUREMENT_COLUMNS).join(Run, Run.key == Evaluation.run).where(Evaluation.finished))
+        chosen = newest([Measurement(**row) for row in heads])
+        packed: dict[tuple[str, str], bytes] = {}
+        for ids in _slices([m.evaluation_id for m in chosen]):
+            query = select(Run.run_id, Evaluation.evaluation_id, Evaluation.verdicts).join(Run, Run.key == Evaluation.run)
+            rows = self._all(query.where(Evaluation.evaluation_id.in_(ids)))
+            packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] for row in rows}
+        configs = self._configs({m.entry: m.run_id for m in chosen}.values())
+        return [replace(m, verdicts=verdicts_of(packed.get((m.run_id, m.evaluation_id))), config=configs.get(m.run_id, {})) for m in chosen]
+
+    def parts(self, measurements: Iterable[Measurement], benchmark: str, tag: str | None = None) -> dict[Column, dict[str, str]]:
+        """Columns that unfold a benchmark by its tags (or by one of them), each with the tag value of every task id."""
+        asked = [m for m in measurements if m.benchmark == benchmark]
+        tags = self.tags({task for m in asked for task in m.verdicts})
         found: dict[Column, dict[str, str]] = {}
-        for (split, name), by_task in sorted(values.items()):
-            kinds = sorted(set(by_task.values()))
-            if 1 < len(kinds) <= MOST_VALUES_OF_A_TAG:
-                found |= {Column(benchmark=benchmark, split=split, part=f"{name}={kind}"): by_task for kind in kinds}
+        for split in sorted({m.split for m in asked}):
+            tasks = {t for m in asked if m.split == split for t in m.verdicts}
+            for name in sorted({name for t in tasks for name in tags.get(t, {})} if tag is None else {tag}):
+                by_task = {t: str(tags[t][name]) for t in sorted(tasks) if name in tags.get(t, {})}
+                kinds = sorted(set(by_task.values()))
+                if 1 < len(kinds) <= MOST_VALUES_OF_A_TAG:
+                    found |= {Column(benchmark=benchmark, split=split, part=f"{name}={kind}"): by_task for kind in kinds}
         return found
 
-    def runs(self) -> list[RunInfo]:
-        """All runs, the latest first."""
-        return [RunInfo(**row) for row in self._all(select(*_RUN_COLUMNS).order_by(Run.started_at.desc(), Run.key.desc()))]
+    def tags(self, task_ids: Iterable[str]) -> dict[str, Mapping[str, str]]:
+        """Tags of tasks by id."""
+        found: dict[str, Mapping[str, str]] = {}
+        for ids in _slices(sorted(task_ids)):
+            found |= {row["task_id"]: row["tags"] for row in self._all(select(Task.task_id, Task.tags).where(Task.task_id.in_(ids)))}
+        return found
+
+    def state(self) -> str:
+        """A short text that changes whenever evaluations or their scores do: what a cached board was made from."""
+        query = select(func.count().label("n"), func.max(Run.updated_at).label("at"), func.sum(Run.log_bytes).label("size"))
+        (row,) = self._all(query)
+        return f"{row['n']} {row['at']} {row['size']}"
+
+    def runs(
+        self, model: str | None = None, method: str | None = None, limit: int | None = None, offset: int = 0, command: str | None = None
+    ) -> list[RunInfo]:
+        """Runs, the latest first, without their settings (``run`` has them)."""
+        query = select(*(c for c in _RUN_COLUMNS if c.key not in _SETTINGS)).order_by(Run.started_at.desc(), Run.key.desc())
+        for column, value in ((Run.model, model), (Run.method, method), (Run.command, command)):
+            query = query if value is None else query.where(column == value)
+        return [RunInfo(**row, **_SETTINGS) for row in self._all(query.limit(limit).offset(offset))]
+
+    def last_scores(self, runs: Sequence[int]) -> dict[int, tuple[str, float]]:
+        """Of each run its last headline score, with the benchmark and split that it is of."""
+        mine = (ScoreRow.run == Evaluation.run) & (ScoreRow.evaluation_id == Evaluation.evaluation_id)
+        query = (
+            select(Evaluation.run, Evaluation.benchmark, Evaluation.split, ScoreRow.score)
+            .join(ScoreRow, mine & (ScoreRow.part == "") & (ScoreRow.metric == HEADLINE))
+            .where(Evaluation.run.in_(runs))
+            .order_by(Evaluation.step, Evaluation.at)
+        )
+        return {row["run"]: (f"{row['benchmark']} {row['split']}".strip(), row["score"]) for row in self._all(query)}
 
     def run(self, run_id: str) -> RunInfo | None:
         """One run, None if it is unknown."""
         return next((RunInfo(**row) for row in self._all(select(*_RUN_COLUMNS).where(Run.run_id == run_id))), None)
+
+    def cursor(self, run: int) -> str | None:
+        """How far a run's log has been read."""
+        return next((row["cursor"] for row in self._all(select(Run.cursor).where(Run.key == run))), None)
 
     def groups(self, run: int) -> list[GroupInfo]:
         """Groups of a run in the order of steps."""
@@ -109,36 +168,107 @@ class Store:
         )
         return [EvaluationInfo(**row) for row in self._all(query)]
 
+    def diagnostics(self, run: int) -> list[DiagnosticInfo]:
+        """Diagnostics of a run by name, each the one of the latest weights."""
+        query = select(*(getattr(Diagnostic, f.name) for f in fields(DiagnosticInfo))).where(Diagnostic.run == run)
+        latest = {row["name"]: row for row in self._all(query.order_by(Diagnostic.name, Diagnostic.step))}
+        return [DiagnosticInfo(**{**row, "summary": tuple(row["summary"]), "charts": tuple(row["charts"])}) for row in latest.values()]
+
     def samples(self, run: int, wanted: SampleFilter, limit: int, offset: int = 0) -> tuple[list[SampleInfo], int]:
-        """One page of attempts, and how many match in all."""
-        query = _filtered(_sample_query().where(Attempt.run == run), wanted)
-        page = query.order_by(Attempt.step.desc(), Attempt.task_id, Attempt.level, Attempt.position, Attempt.attempt_id)
-        (counted,) = self._all(select(func.count().label("total")).select_from(query.subquery()))
-        return [_sample(row) for row in self._all(page.limit(limit).offset(offset))], counted["total"]
+        """One page of attempts, and how many match in all, counted up to ``MOST_COUNTED``.
+
+        Which attempts are on the page is settled on the index alone; only they are joined.
+        """
+        ids = _filtered(select(Attempt.attempt_id).where(Attempt.run == run), wanted)
+        if wanted.evaluation is None:
+            ids = ids.order_by(Attempt.purpose.desc(), Attempt.step.desc(), Attempt.attempt_id.desc())
+        else:
+            ids = ids.order_by(Attempt.task_id, Attempt.position)
+        (counted,) = self._all(select(func.count().label("total")).select_from(ids.order_by(None).limit(MOST_COUNTED + 1).subquery()))
+        page = self._all(ids.limit(limit).offset(offset))
+        place = {row["attempt_id"]: i for i, row in enumerate(page)}
+        rows = self._all(_sample_query().where(Attempt.run == run, Attempt.attempt_id.in_(place))) if place else []
+        return [_sample(row) for row in sorted(rows, key=lambda row: place[row["attempt_id"]])], counted["total"]
+
+    def attempts_at(self, run_id: str, evaluation_id: str, task_ids: Sequence[str]) -> dict[str, SampleInfo]:
+        """Attempts of an evaluation at these tasks, by task; of several at one task the first."""
+        query = _sample_query().join(Run, Run.key == Attempt.run).where(Run.run_id == run_id, Attempt.evaluation_id == evaluation_id)
+        rows = self._all(query.where(Attempt.task_id.in_(task_ids)).order_by(Attempt.position.desc()))
+        return {row["task_id"]: _sample(row) for row in rows}
 
     def sample(self, run: int, attempt_id: str) -> SampleInfo | None:
         """One attempt, None if it is unknown."""
         rows = self._all(_sample_query().where(Attempt.run == run, Attempt.attempt_id == attempt_id))
         return _sample(rows[0]) if rows else None
 
+    def verdicts(self, run: int, attempt_id: str) -> list[VerdictInfo]:
+        """Every judge's verdict on an attempt, the current one first."""
+        columns = [getattr(Judgement, f.name) for f in fields(VerdictInfo)]
+        query = select(*columns).where(Judgement.run == run, Judgement.attempt_id == attempt_id)
+        return [VerdictInfo(**row) for row in self._all(query.order_by(Judgement.current.desc(), Judgement.judge))]
+
+    def judges(self) -> list[JudgeInfo]:
+        """What every judge did, over all runs."""
+        accepted, refused = _one_if(Judgement.value > 0.5), _one_if(Judgement.value <= 0.5)
+        undecided = _one_if(Judgement.value.is_(None))
+        sums = (func.sum(c).label(n) for c, n in ((accepted, "accepted"), (refused, "refused"), (undecided, "undecided")))
+        query = select(Judgement.judge, *sums).group_by(Judgement.judge).order_by(Judgement.judge)
+        return [JudgeInfo(**row) for row in self._all(query)]
+
+    def agreements(self) -> list[AgreementInfo]:
+        """Every two judges on the attempts that both decided. Of two verdicts on one attempt at most one is current."""
+        query = _judge_pairs()
+        right_a, right_b = _OLD.value > 0.5, _NEW.value > 0.5
+        cells = {
+            "both_right": right_a & right_b,
+            "both_wrong": ~right_a & ~right_b,
+            "only_a": right_a & ~right_b,
+            "only_b": ~right_a & right_b,
+        }
+        columns = [_OLD.judge.label("a"), _NEW.judge.label("b"), *(func.sum(_one_if(cell)).label(name) for name, cell in cells.items())]
+        rows = self._all(query.with_only_columns(*columns).group_by(_OLD.judge, _NEW.judge).order_by(_OLD.judge, _NEW.judge))
+        return [AgreementInfo(**row) for row in rows]
+
+    def disagreements(self, a: str, b: str, limit: int = 6) -> list[tuple[str, str]]:
+        """Some attempts, as (run id, attempt id), that one of two judges accepted and the other refused."""
+        query = _judge_pairs().join(Run, Run.key == _OLD.run).with_only_columns(Run.run_id, _OLD.attempt_id)
+        unlike = (_OLD.value > 0.5) != (_NEW.value > 0.5)
+        rows = self._all(query.where(_OLD.judge == a, _NEW.judge == b, unlike).order_by(Run.run_id, _OLD.attempt_id).limit(limit))
+        return [(row["run_id"], row["attempt_id"]) for row in rows]
+
+    def _configs(self, run_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for ids in _slices(sorted(run_ids)):
+            found |= {row["run_id"]: row["config"] for row in self._all(select(Run.run_id, Run.config).where(Run.run_id.in_(ids)))}
+        return found
+
     def _all(self, query: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
+def _with_bounds(row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]]) -> dict[str, Any]:
+    """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
+    whole = ends.get((row.pop("key"), row["evaluation"]), {}) if not row["part"] else {}
+    unbounded = row["metric"] == "calibration_error"
+    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"])), "outcomes": whole}
+
+
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
+_SETTINGS: dict[str, Any] = {"config": {}, "changed": None, "provenance": {}}
 
 _SCORE_COLUMNS = [
     *(Evaluation.model, Evaluation.method, Evaluation.benchmark, Evaluation.split, ScoreRow.metric, ScoreRow.part),
     *(ScoreRow.score, ScoreRow.low, ScoreRow.high, ScoreRow.n, ScoreRow.coverage, ScoreRow.method.label("interval")),
-    *(Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    *(Run.key, Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    Evaluation.comparability_parts,
     *(Evaluation.generated_tokens_total.label("training_tokens"), Evaluation.evaluation_id.label("evaluation")),
 ]
 
 _MEASUREMENT_COLUMNS = [
-    *(Run.run_id, Run.recipe, Run.config, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
+    *(Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
     *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
-    *(Evaluation.at, Evaluation.verdicts),
+    *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 _EVALUATION_COLUMNS = [
@@ -148,20 +278,40 @@ _EVALUATION_COLUMNS = [
 
 _SAMPLE_COLUMNS = [
     *(Attempt.attempt_id, Attempt.task_id, Task.question, Task.gold, Task.tags, Attempt.purpose, Attempt.evaluation_id, Attempt.step),
+    Evaluation.benchmark,
     *(Attempt.level, Attempt.position, Attempt.status, Attempt.answer, Attempt.turns, Attempt.generated_tokens, Attempt.seconds),
     *(Attempt.place, Attempt.blob, Judgement.value, Judgement.judge, Judgement.status.label("verdict"), Judgement.layer, Judgement.detail),
     *(Credit.advantage, Credit.ratio_mean, Credit.trained),
 ]
 
 
+_VERDICT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
+
+
+_OLD, _NEW = aliased(Judgement), aliased(Judgement)
+
+
+def _judge_pairs() -> Select[Any]:
+    """A retired verdict beside every other judge's on the same attempt, both decided; each pair once."""
+    same = (_NEW.run == _OLD.run) & (_NEW.attempt_id == _OLD.attempt_id)
+    once = _NEW.current | (_OLD.judge < _NEW.judge)
+    both = _OLD.value.is_not(None) & _NEW.value.is_not(None)
+    return select(_OLD).join(_NEW, same & (_NEW.judge != _OLD.judge) & once).where(~_OLD.current, both)
+
+
+def _one_if(condition: Any) -> Any:
+    return case((condition, 1), else_=0)
+
+
 def _sample_query() -> Select[*tuple[Any, ...]]:
-    verdict = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
     credit = (Credit.run == Attempt.run) & (Credit.attempt_id == Attempt.attempt_id)
     joined = select(*_SAMPLE_COLUMNS).select_from(Attempt).join(Task, Task.key == Attempt.task)
-    return joined.join(Judgement, verdict, isouter=True).join(Credit, credit, isouter=True)
+    evaluation = (Evaluation.run == Attempt.run) & (Evaluation.evaluation_id == Attempt.evaluation_id)
+    joined = joined.join(Evaluation, evaluation, isouter=True)
+    return joined.join(Judgement, _VERDICT, isouter=True).join(Credit, credit, isouter=True)
 
 
-def _filtered(query: Select[*tuple[Any, ...]], wanted: SampleFilter) -> Select[Any]:
+def _filtered(query: Select[Any], wanted: SampleFilter) -> Select[Any]:
     pairs = (
         (Attempt.purpose, wanted.purpose),
         (Attempt.evaluation_id, wanted.evaluation),
@@ -171,14 +321,30 @@ def _filtered(query: Select[*tuple[Any, ...]], wanted: SampleFilter) -> Select[A
     )
     for column, value in pairs:
         query = query if value is None else query.where(column == value)
+    if wanted.purpose is None and wanted.step is not None:
+        query = query.where(Attempt.purpose.in_(PURPOSES))  # lets the index on run, purpose, step find the step
+    if wanted.verdict not in ("right", "wrong", "none"):
+        return query
+    query = query.join(Judgement, _VERDICT, isouter=True)
     match wanted.verdict:
         case "right":
             return query.where(Judgement.value > 0.5)
         case "wrong":
             return query.where(Judgement.value <= 0.5)
-        case "none":
+        case _:
             return query.where(Judgement.value.is_(None))
-    return query
+
+
+@lru_cache(maxsize=4096)
+def verdicts_of(packed: bytes | None) -> Verdicts:
+    """Unpacked verdicts, kept for the next look at an evaluation that has not changed; not to be altered."""
+    return unpack(packed)
+
+
+def _slices(ids: Iterable[str]) -> Iterator[list[str]]:
+    ordered = list(ids)
+    for start in range(0, len(ordered), IN_CLAUSE):
+        yield ordered[start : start + IN_CLAUSE]
 
 
 def _sample(row: dict[str, Any]) -> SampleInfo:

@@ -31,6 +31,39 @@ class Transcript:
     missing: str = ""  # why the tokens cannot be shown, in words
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCredit:
+    """What each sampled token of a trained attempt earned, in the order of sampling: advantage and importance ratio (Eq. 12)."""
+
+    advantages: tuple[float, ...]
+    ratios: tuple[float, ...]
+
+
+MOST_SCANNED = 64 * 2**20  # bytes of log read in search of a step's credit event
+
+
+def read_token_credit(folder: Path, place: str, attempt_id: str) -> TokenCredit | None:
+    """The per-token arrays that the step's credit event names for an attempt (``blob`` in its row); None where it recorded none.
+
+    The credit event follows the attempts of its step in the same file, so the search starts at the attempt's ``place``.
+    """
+    name, _, offset = place.rpartition(":")
+    try:
+        with (folder / "events" / name).open("rb") as file:
+            file.seek(int(offset))
+            while file.tell() - int(offset) < MOST_SCANNED and (line := file.readline()):
+                if b'"kind":"credit"' not in line[:200]:
+                    continue
+                row = next((r for r in json.loads(line)["data"]["rows"] if r["attempt_id"] == attempt_id), None)
+                if row is None or not row.get("blob"):
+                    return None
+                arrays = read_blob(folder, row["blob"])
+                return TokenCredit(advantages=tuple(arrays.get("advantages") or ()), ratios=tuple(arrays.get("ratios") or ()))
+    except (OSError, ValueError, KeyError, RunLogError):
+        return None  # the page then shows the attempt's means, which the database holds
+    return None
+
+
 def read_transcript(folder: Path, place: str, blob: Mapping[str, Any] | None) -> Transcript:
     """The attempt whose event starts at ``place`` (``file:byte``). Raises RunLogError if the run directory is gone or changed."""
     name, _, offset = place.rpartition(":")

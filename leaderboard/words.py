@@ -12,6 +12,11 @@ EMPTY = (
     "`harness eval --model tiny --benchmarks miniweb` only evaluates."
 )
 
+GATED = ("gaia", "gpqa", "xbench", "browsecomp")
+"""How the names of benchmarks begin whose questions must not be public."""
+
+HIDDEN = "hidden: a gated set"
+
 METHOD_TITLES = {"base": "base", "zero-rl": "+ RL (zero-RL)", "actguide": "+ ActGuide-RL", "sft": "+ SFT", "opsd": "+ OPSD"}
 
 
@@ -46,7 +51,7 @@ def p_value(p: float | None) -> str:
 def delta_words(comparison: Comparison) -> str:
     """Whether a delta is real, in a few words."""
     if comparison.distinguishable:
-        return p_value(comparison.p)
+        return p_value(comparison.decisive_p)
     if comparison.delta == 0:
         return "no difference seen"
     if comparison.more:
@@ -54,22 +59,38 @@ def delta_words(comparison: Comparison) -> str:
     return "not distinguishable, needs more seeds or questions"
 
 
-def comparison_sentence(comparison: Comparison) -> str:
+def gap_words(comparison: Comparison) -> str:
+    """The smallest difference that such a study would find."""
+    if comparison.gap is None:
+        return ""
+    return f"{comparison.n} questions find a difference of {100 * comparison.gap:.1f} points or more four times in five"
+
+
+def comparison_sentence(comparison: Comparison, other: str = "the base") -> str:
     """Wins, losses and the test, as one sentence."""
     gap = (
         ""
         if comparison.gap is None
-        else f" With {comparison.n} questions, a gap of about {100 * comparison.gap:.0f} points is found four times in five."
+        else f" With {comparison.n} questions, a gap of about {100 * comparison.gap:.1f} points is found four times in five."
     )
+    corrected = "" if comparison.adjusted is None else f", {p_value(comparison.adjusted)} after Holm's correction over the column"
     interval = ""
     if comparison.low is not None and comparison.high is not None:
         interval = f", 95% interval {points(comparison.low)} to {points(comparison.high)}"
     return (
-        f"{points(comparison.delta)} points to the base{interval}: ahead on {comparison.wins}, behind on {comparison.losses}, "
-        f"equal on {comparison.ties} ({comparison.method}, {p_value(comparison.p)}).{gap}"
+        f"{points(comparison.delta)} points to {other}{interval}: ahead on {comparison.wins}, behind on {comparison.losses}, "
+        f"equal on {comparison.ties} ({comparison.method}, {p_value(comparison.p)}{corrected}).{gap}"
     )
 
 
 def seeds_words(seeds: Sequence[int]) -> str:
     """``1 seed`` or ``3 seeds``: how often a recipe was repeated."""
     return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+
+
+def is_hidden(benchmark: str | None, gold: object, show_gated: bool) -> bool:
+    """Whether pages hide an attempt's text: that of gated sets, unless the operator serves with ``--show-gated``.
+
+    A set is gated by its name, or because its accepted answers were kept out of the log. The one place that decides this.
+    """
+    return not show_gated and (gold is None or (benchmark or "").lower().startswith(GATED))

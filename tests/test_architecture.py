@@ -34,9 +34,20 @@ DOORS = {
     "starlette": ("leaderboard.web",),
     "uvicorn": ("leaderboard.web", "harness.cli"),
     "jinja2": ("leaderboard.web",),
+    "matplotlib": ("harness.plots",),
     "click": ("harness.cli",),
-    "httpx": ("harness.web.live", "harness.engines.http", "leaderboard.submit"),
+    "httpx": ("harness.web.live", "leaderboard.submit", "judges.endpoint"),
+    "httpcore": ("harness.web.live",),
+    "aiohttp": ("harness.engines.http",),
+    "openpyxl": ("harness.tables",),
+    "datasketch": ("harness.tasks.overlap",),
+    "trafilatura": ("harness.web.live",),
+    "ddgs": ("harness.web.live",),
+    "bm25s": ("harness.web",),
     "ruamel": ("harness.config",),
+    "cryptography": ("leaderboard.bundles",),
+    "wandb": ("harness.trackers",),
+    "trackio": ("harness.trackers",),
 }
 
 

@@ -125,7 +125,7 @@ def test_the_doctor_reports_every_part_and_fails_only_for_what_every_run_needs(h
         "C compiler",
         "vLLM",
         "lm-eval",
-        "judge",
+        "judge exact",
         "search",
         "database",
         "disk",

@@ -47,7 +47,7 @@ def visited_pages(tasks: TaskSet, task: Task) -> list[str]:
 def test_musique_has_its_known_counts() -> None:
     tasks = MUSIQUE.load(need("musique100"))
     assert Counter(task.tags["hops"] for task in all_tasks(tasks)) == {"2": 68, "3": 27, "4": 5}
-    assert {name: len(split) for name, split in tasks.tasks.items()} == {"train": 80, "test": 20}
+    assert {name: len(split) for name, split in tasks.tasks.items()} == {"train": 73, "validation": 7, "test": 20}
     assert page_count(tasks) == 1890
 
 

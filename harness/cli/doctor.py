@@ -11,12 +11,9 @@ import json
 import os
 import platform
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,8 +21,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from harness.cli.probes import Check, State
 from harness.config import home
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
+from harness.registry import load, names
 
 MIN_FREE_GIB = 2.0
 """A demonstration with its checkpoints takes less; below this a run may end on a full disk."""
@@ -37,37 +36,22 @@ print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads
 """
 
 
-_DATABASE_USE = "the leaderboard; it can always be rebuilt from the runs"
-
-
-class State(StrEnum):
-    OK = "ok"
-    ABSENT = "absent"
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One row. ``core``: without it nothing runs, so its failure is the command's."""
-
-    name: str
-    state: State
-    found: str
-    needed_for: str
-    remedy: str = ""
-    core: bool = False
-
-    @property
-    def fails(self) -> bool:
-        return self.core and self.state is not State.OK
-
-
 @click.command("doctor")
-@click.option("--imports", is_flag=True, help="Import every heavy package as well (up to a minute).")
+@click.option("--model", help="Examine this model, its tokenizer and its chat template instead of the machine.")
+@click.option("--quick", is_flag=True, help="With --model: tokenizer and template only, no weights are loaded.")
+@click.option("--engine", help="With --model: engine whose log-probabilities are checked.  [default: the model's]")
+@click.option("--imports", is_flag=True, help="Without --model: import every heavy package as well (up to a minute).")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
-def doctor(ctx: click.Context, imports: bool, form: str) -> None:
-    """Say what works on this machine and how to mend the rest. Exit code 1 if something that every run needs is missing."""
+def doctor(ctx: click.Context, model: str | None, quick: bool, engine: str | None, imports: bool, form: str) -> None:
+    """Say what works on this machine and how to mend the rest; with --model, what would go wrong in training that model and what to set.
+
+    Exit code 1 if something that every run needs is missing, or if training the model would be corrupted.
+    """
+    if model is not None:
+        ctx.exit(_examine_model(model, quick=quick, engine=engine, form=form))
+    if quick or engine:
+        raise UsageError("--quick and --engine go with --model; add --model NAME")
     checks = list(examine(imports=imports))
     if form == "json":
         click.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
@@ -85,11 +69,18 @@ def examine(*, imports: bool) -> Iterator[Check]:
     yield _compiler()
     yield _vllm(imports)
     yield _package("lm-eval", "lm_eval", "benchmarks of lm-evaluation-harness", "pip install 'actguide-harness[lm-eval]'", imports)
-    yield Check(name="judge", state=State.OK, found="exact (compares with the accepted answers, asks no model)", needed_for="every score")
-    yield Check(name="search", state=State.OK, found="offline corpora; no key is needed", needed_for="the agent's search and visit tools")
-    url = os.environ.get("HARNESS_DATABASE_URL")
-    yield _database_server(url) if url else _database_file(home() / "leaderboard.sqlite")
+    for name in names("probes"):
+        yield from _probed(name)
     yield _disk(home())
+
+
+def _probed(name: str) -> Iterator[Check]:
+    """The rows of one probe; a probe that cannot be loaded, or fails, is a row itself."""
+    try:
+        yield from load("probes", name)()
+    except Exception as error:  # noqa: BLE001 - probes are foreign code, too: one that fails must not hide the others
+        found = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+        yield Check(name=name, state=State.BROKEN, found=found, needed_for="what its package brings", remedy="mend that package")
 
 
 def _python() -> Check:
@@ -157,31 +148,6 @@ def _compiler() -> Check:
     )
 
 
-def _database_file(path: Path) -> Check:
-    if not path.exists():
-        return Check(name="database", state=State.OK, found=f"{path} will be made by the first run", needed_for=_DATABASE_USE)
-    try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-            verdict = str(connection.execute("PRAGMA quick_check").fetchone()[0])
-    except sqlite3.Error as error:
-        verdict = str(error)
-    if verdict == "ok":
-        return Check(name="database", state=State.OK, found=str(path), needed_for=_DATABASE_USE)
-    remedy = f"move {path} away and run `harness leaderboard rebuild`"
-    return Check(name="database", state=State.BROKEN, found=f"{path}: {verdict}", needed_for=_DATABASE_USE, remedy=remedy)
-
-
-def _database_server(url: str) -> Check:
-    from leaderboard.database import open_database
-
-    try:
-        open_database(url).dispose()
-    except HarnessError as error:
-        remedy = "start that server or unset HARNESS_DATABASE_URL"
-        return Check(name="database", state=State.BROKEN, found=str(error), needed_for=_DATABASE_USE, remedy=remedy)
-    return Check(name="database", state=State.OK, found="the one that HARNESS_DATABASE_URL names", needed_for=_DATABASE_USE)
-
-
 def _disk(folder: Path) -> Check:
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free / 2**30
@@ -221,3 +187,18 @@ def _print(checks: list[Check]) -> None:
     for check in checks:
         if check.state is not State.OK and check.remedy:
             console.print(f"{check.name}: {check.remedy}", markup=False, highlight=False)
+
+
+def _examine_model(name: str, *, quick: bool, engine: str | None, form: str) -> int:
+    """Print the checks of a model; returns the exit code."""
+    from harness.checkup.base import Verdict, plain, worst
+    from harness.cli.doctor_model import examine_model, print_checks
+    from harness.models import find_model
+
+    settings = find_model(name).settings
+    checks = examine_model(name, engine=engine or str(settings.get("engine", "hf")), quick=quick, settings=settings)
+    if form == "json":
+        click.echo(json.dumps([plain(check) for check in checks], indent=2, ensure_ascii=False))
+    else:
+        print_checks(name, checks)
+    return 1 if worst(checks) is Verdict.ERROR else 0

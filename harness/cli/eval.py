@@ -4,80 +4,111 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from harness.config import Section, build, home, identity, load_yaml, merge, operational, parse_assignment, restore, store, to_json
+from benchmarks.lm_eval.config import LMEvalConfig
+from harness.budget import Limits
+from harness.config import Section, build, differences, home, identity, load_yaml, merge, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
+from harness.engines.http import EndpointConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
-from harness.errors import HarnessError, UsageError
-
-if TYPE_CHECKING:
-    from harness.cli.assemble import QuestionSet
-    from harness.events import Recorder
+from harness.errors import UsageError
+from harness.trackers import TrackerName, check_trackers
 
 
 class EvalConfig(Section):
     """Settings of ``harness eval``; what a model's entry says about training is left out."""
 
     model: str = identity("tiny")
-    """Name in the model table, a local directory (a checkpoint's ``hf`` folder too), or a hub id."""
+    """Name in the model table, a local directory (a checkpoint's ``hf`` folder too), a hub id, or the URL of an endpoint."""
+    model_name: str | None = identity(None)
+    """For an endpoint, the model's id there (null: the one that /models lists)."""
     benchmarks: tuple[str, ...] = identity(("miniweb",))
     """Which question sets, in this order."""
     split: str | None = identity(None)
     """Which split (null: the benchmark's held-out one)."""
     limit: int | None = identity(None, ge=1)
     """Only the first so many tasks of each."""
+    sample: tuple[str, ...] = identity(())
+    """Only the tasks with these ids (empty: all)."""
+    epochs: int = identity(1, ge=1)
+    """Times that each task is attempted: reported as avg@k, pass@k and pass^k. At temperature 0 most engines repeat themselves."""
+    turns: tuple[int, ...] = identity(())
+    """Turn limits to evaluate one after another, each as an evaluation of its own (empty: agent.max_turns)."""
+    temperature: float = identity(0.0, ge=0)
+    """Sampling temperature (the paper evaluates at 0)."""
     seed: int = identity(0)
     """Seeds sampling where the temperature is above zero."""
     engine: str = operational("hf")
-    """Which engine generates."""
+    """Which engine generates, for a model that is no endpoint."""
     judge: str = identity("exact")
     """Which judge scores."""
+    web: str | None = identity(None)
+    """The web that the tools search: corpus:PATH or live (null: the question set's own)."""
     episodes: int | None = operational(None, ge=1)
-    """Episodes open at once (null: as many as the engine has slots; more only help where tools are slow)."""
+    """Episodes open at once (null: as many as the engine serves together; more only help where tools are slow)."""
+    trackers: tuple[TrackerName, ...] = operational(())
+    """Dashboards that get the scores as well: tensorboard, wandb (offline) or trackio."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()
+    endpoint: EndpointConfig = EndpointConfig()
+    limits: Limits = Limits()
+    lm_eval: LMEvalConfig = LMEvalConfig()
+
+    @property
+    def remote(self) -> bool:
+        return self.model.startswith(("http://", "https://"))
+
+
+FLAGS = ("model", "model_name", "limit", "split", "epochs", "seed", "engine", "judge", "web")
 
 
 @click.command(short_help="Evaluate a model on benchmarks, without guidance.")
-@click.option("--model", required=True, help="Name in the model table, a local directory, or a hub id.")
+@click.option("--model", required=True, help="Name in the model table, a local directory, a hub id, or the URL of an endpoint.")
+@click.option("--model-name", metavar="ID", help="The model's id at the endpoint.  [default: the one that /models lists]")
 @click.option("--benchmarks", required=True, metavar="A,B", help="Benchmarks, separated by commas (harness list benchmarks).")
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie; may be repeated.")
 @click.option("--limit", type=int, help="Only the first so many tasks of each benchmark.")
+@click.option("--sample", multiple=True, metavar="ID", help="Only the task of this id; may be repeated.")
 @click.option("--split", help="Another split than the held-out one.")
+@click.option("--epochs", type=int, metavar="K", help="Attempt each task so many times: avg@k, pass@k, pass^k.")
+@click.option("--turns", metavar="N[,N...]", help="Turn limits, each an evaluation of its own; 2,4,8,16,32 is the paper's Table 3.")
 @click.option("--seed", type=int, help="Seed of sampling.")
-@click.option("--engine", help="hf or vllm (harness list engines).")
+@click.option("--engine", help="hf or vllm (harness list engines); not for endpoints.")
 @click.option("--judge", help="Which judge scores (harness list judges).")
+@click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; an interrupted evaluation there is continued.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
+@click.option("--dry-run", is_flag=True, help="Say of each sample what would be reused, judged again or run, and why; then stop.")
 def evaluate(**options: Any) -> None:
-    """Evaluate MODEL on BENCHMARKS: every task once, greedily, never with guidance."""
-    from harness.cli.assemble import parse_data, question_set
-    from harness.models import model_directory
+    """Evaluate MODEL on BENCHMARKS, greedily unless told otherwise, never with guidance."""
+    from harness.cli.evaluation import Place, find_benchmarks, forecast, run_evaluation
 
     config = resolve(options)
-    paths = parse_data(options["data"])
-    sets = [question_set(name, paths) for name in config.benchmarks]
-    _, directory = model_directory(config.model)
-    folder = (
-        options["out"]
-        or home() / "runs" / f"eval-{Path(config.model).name}-{'-'.join(config.benchmarks)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    )
+    check_trackers(config.trackers)
+    wanted = find_benchmarks(config, options["data"])
+    folder = options["out"] or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / "config.json").exists():
-        if to_json(restore(EvalConfig, folder / "config.json")) != to_json(config):
-            raise UsageError(f"{folder} holds an evaluation with other settings; choose another --out")
-    else:
-        store(config, folder / "config.json")
-    for line in asyncio.run(_run(config, folder, sets, directory)):
+        check_continues(restore(EvalConfig, folder / "config.json"), config, folder)
+    if options["dry_run"]:
+        for line in forecast(config, folder, wanted):
+            click.echo(line)
+        return
+    directory = None
+    if not config.remote:
+        from harness.models import model_directory
+
+        directory = model_directory(config.model)[1]
+    place = Place(folder=folder, directory=directory, origin=trained_by(directory) if directory else {})
+    for line in asyncio.run(run_evaluation(config, place, wanted)):
         click.echo(line)
 
 
@@ -86,82 +117,37 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     from harness.cli.run import nested
     from harness.models import find_model
 
-    names = tuple(name.strip() for name in options["benchmarks"].split(",") if name.strip())
-    settings = {
-        k: v for k, v in find_model(options["model"]).settings.items() if k.split(".")[0] in ("agent", "search", "generation", "engine")
-    }
-    flags = {key: options[key] for key in ("model", "limit", "split", "seed", "engine", "judge") if options[key] is not None}
     file = load_yaml(options["config_file"]) if options["config_file"] else {}
     sets = [parse_assignment(text) for text in options["assignments"]]
-    return build(EvalConfig, merge(nested(settings), file, *sets, flags, {"benchmarks": names}))
+    flags: dict[str, Any] = {key: options[key] for key in FLAGS if options[key] is not None}
+    flags["benchmarks"] = tuple(dict.fromkeys(name.strip() for name in options["benchmarks"].split(",") if name.strip()))
+    if options["sample"]:
+        flags["sample"] = options["sample"]
+    if options["turns"] is not None:
+        flags["turns"] = _turns(options["turns"])
+    entry: dict[str, object] = {}
+    if not options["model"].startswith(("http://", "https://")):
+        known = ("agent", "search", "generation", "engine")
+        entry = {k: v for k, v in find_model(options["model"]).settings.items() if k.split(".")[0] in known}
+    return build(EvalConfig, merge(nested(entry), file, *sets, flags))
 
 
-async def _run(config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], directory: Path) -> list[str]:
-    from harness.cli.assemble import provenance
-    from harness.cli.board import put_on_board
-    from harness.events import Kind, Recorder
+def check_continues(stored: EvalConfig, config: EvalConfig, folder: Path) -> None:
+    """Whether the evaluation in ``folder`` can go on with ``config``: it may grow and get another judge, but no number may change.
 
-    origin = trained_by(directory)
-    who = {"model": origin.get("model", config.model), "method": origin.get("method", "base"), "seed": origin.get("seed", config.seed)}
-    with Recorder(folder) as log:
-        started = {
-            "phase": "started",
-            "run_id": folder.name,
-            "command": "eval",
-            **who,
-            "config": to_json(config),
-            "parent": origin.get("run_id"),
-            "error": None,
-        }
-        log.record(Kind.RUN, {**started, "provenance": provenance()})
-        try:
-            lines = await _evaluate(config, folder, sets, directory, log, who)
-        except HarnessError as error:
-            log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
-            raise
-        log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
-    put_on_board(folder)
-    return lines
-
-
-async def _evaluate(
-    config: EvalConfig, folder: Path, sets: Sequence[QuestionSet], directory: Path, log: Recorder, who: Mapping[str, Any]
-) -> list[str]:
-    from benchmarks.evaluate import Evaluation, comparability, evaluate, recorded_scores
-    from harness.chat import Chat
-    from harness.cli.assemble import environments, open_engine, open_judge
-    from harness.cli.progress import EvalProgress
-    from judges.attempts import Sampler
-
-    lines = []
-    async with AsyncExitStack() as stack:
-        engine = open_engine(config.engine, directory, config.generation)
-        stack.push_async_callback(engine.close)
-        chat = Chat.load(directory)
-        for questions in sets:
-            split = config.split or questions.benchmark.split
-            tasks = questions.tasks.split(split)[: config.limit]
-            sampler = Sampler(
-                engine=engine,
-                chat=chat,
-                env=environments(questions.tasks, config.search),
-                judge=open_judge(config.judge, questions.tasks.closed),
-                agent=config.agent,
-                log=log,
-                gate=asyncio.Semaphore(config.episodes or config.generation.slots),
-            )
-            evaluation = Evaluation(
-                id=f"{folder.name}/{questions.benchmark.name}/{split}",
-                benchmark=questions.benchmark.name,
-                split=split,
-                comparability=comparability(questions.tasks.fingerprint, sampler.judge.name, config.agent, config.search, config.limit),
-                **who,
-            )
-            done = recorded_scores(folder, evaluation.id)
-            with EvalProgress(f"{questions.benchmark.name}/{split}", len(tasks)) as progress:
-                result = await evaluate(evaluation, tasks, sampler, done=done, progress=progress.finished)
-            lines.append(f"{questions.benchmark.name}/{split}: {result.words()}. Run: {folder}")
-    return lines
+    Raises ``UsageError`` naming every setting that stands in the way.
+    """
+    grown = {
+        "judge": True,
+        "benchmarks": set(stored.benchmarks) <= set(config.benchmarks),
+        "turns": set(stored.turns) <= set(config.turns) and bool(stored.turns) == bool(config.turns),
+        "epochs": stored.epochs <= config.epochs,
+        "limit": stored.limit is not None and (config.limit is None or stored.limit <= config.limit),
+    }
+    wrong = [d for d in differences(stored, config) if d.tag == "identity" and not grown.get(d.key, False)]
+    if wrong:
+        words = "; ".join(f"{d.key} was {d.first}, is now {d.second}" for d in wrong)
+        raise UsageError(f"{folder} holds an evaluation with other settings: {words}. Leave them as they were, or choose another --out.")
 
 
 def trained_by(directory: Path) -> dict[str, Any]:
@@ -169,3 +155,17 @@ def trained_by(directory: Path) -> dict[str, Any]:
     path = Path(directory) / "harness.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
+
+
+def _turns(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--turns {text!r}: expected whole numbers above 0, separated by commas, e.g. 2,4,8,16,32")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _stem(config: EvalConfig) -> str:
+    from urllib.parse import urlsplit
+
+    name = (config.model_name or urlsplit(config.model).hostname or "") if config.remote else config.model
+    return f"{Path(name).name}-{'-'.join(config.benchmarks)}"

@@ -18,7 +18,7 @@ def judge() -> None:
 
 
 @judge.command()
-@click.option("--judge", "name", required=True, help="Judge to check (harness list judges).")
+@click.option("--judge", "name", required=True, help="Judge to check: exact, gaia, llm:URL[#MODEL], llm:MODEL (harness list judges).")
 @click.option(
     "--cases", type=click.Path(path_type=Path), help="JSONL rows of question, gold, answer, correct, kind.  [default: shipped cases]"
 )
@@ -27,14 +27,25 @@ def judge() -> None:
     "--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="For people or for programs."
 )
 def calibrate(name: str, cases: Path | None, closed: bool, form: str) -> None:
-    """Count false accepts, false rejects and undecided answers, overall and by kind."""
+    """Count false accepts, false rejects and undecided answers, overall and by kind; the page of judges shows the last report."""
     import asyncio
 
     from harness.cli.assemble import open_judge
+    from harness.config import home
+    from judges.base import close_judge
     from judges.calibration import SHIPPED_CASES, read_cases
     from judges.calibration import calibrate as measure
+    from leaderboard.calibrations import save_calibration
 
-    report = asyncio.run(measure(open_judge(name, closed), read_cases(cases or SHIPPED_CASES)))
+    async def measured() -> Report:
+        judge = open_judge(name, closed)
+        try:
+            return await measure(judge, read_cases(cases or SHIPPED_CASES))
+        finally:
+            await close_judge(judge)
+
+    report = asyncio.run(measured())
+    save_calibration(home(), report.to_dict())
     click.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) if form == "json" else _table(report))
 
 
@@ -46,6 +57,7 @@ def _table(report: Report) -> str:
         f"judge {report.judge}: share of wrong answers accepted, of decided ones wrongly refused, of all left undecided (95% interval)"
     ]
     lines += ["", header, *rows]
+    lines += ["decided by " + ", ".join(f"{layer}: {count}" for layer, count in report.layers.items())] if report.layers else []
     lines += [f"  {reason}: {count}" for reason, count in sorted(report.statuses.items())]
     lines += [
         f"WRONG [{m.layer}] gold {' | '.join(m.case.gold)!r}, answer {m.case.answer[:80]!r}: {m.case.question}" for m in report.mistakes

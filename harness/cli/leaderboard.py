@@ -1,4 +1,4 @@
-"""``harness leaderboard``: print the board, serve its pages, rebuild its database from the run logs.
+"""``harness leaderboard``: print, export or serve the board, rebuild its database from the run logs.
 
 Heavy imports live inside the commands, so that ``harness --help`` stays fast.
 """
@@ -8,35 +8,59 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli import bundle
 from harness.config import home
+from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from leaderboard.standings import Board
+    from leaderboard.store import Store
+
 
 @click.group()
 def leaderboard() -> None:
-    """Results of all runs: print them, serve them as pages, rebuild them from the run logs."""
+    """Results of all runs: print or export them, serve them as pages, rebuild them from the run logs."""
+
+
+FORMATS = ("json", "csv", "markdown", "latex", "html")
+
+
+def _narrowing(command: click.decorators.FC) -> click.decorators.FC:
+    """The options that ``show`` and ``export`` share."""
+    options = (
+        click.option("--model", help="Only this model."),
+        click.option("--method", help="Only this method, e.g. base, zero-rl, actguide."),
+        click.option("--run", "run_id", help="Only this run."),
+        click.option("--benchmark", help="Only this benchmark."),
+        click.option("--parts", is_flag=True, help="Also the scores by tag, such as hops=3."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+for _command in (bundle.bundle, bundle.submit, bundle.token, bundle.key):
+    leaderboard.add_command(_command)
 
 
 @leaderboard.command()
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "json"]),
+    type=click.Choice(["table", *FORMATS]),
     default="table",
     show_default=True,
-    help="A table for people or rows for programs.",
+    help="A table for people; json: rows for programs, one a run; the others as `export` writes them.",
 )
-@click.option("--model", help="Only this model.")
-@click.option("--method", help="Only this method, e.g. base, zero-rl, actguide.")
-@click.option("--run", "run_id", help="Only this run.")
-@click.option("--benchmark", help="Only this benchmark.")
-@click.option("--parts", is_flag=True, help="Also the scores by tag, such as hops=3.")
+@_narrowing
 def show(form: str, model: str | None, method: str | None, run_id: str | None, benchmark: str | None, parts: bool) -> None:
     """Print scores with their 95% intervals (json: fractions, one row a run, split and metric)."""
     from leaderboard.report import print_board
@@ -47,9 +71,39 @@ def show(form: str, model: str | None, method: str | None, run_id: str | None, b
         rows = store.scores(model=model, method=method, run=run_id, benchmark=benchmark)
         click.echo(json.dumps([row for row in rows if parts or not row["part"]], indent=2))
         return
-    chosen = [m for m in store.measurements() if benchmark in (None, m.benchmark) and model in (None, m.model)]
-    unfolded = {c: v for b in sorted({m.benchmark for m in chosen}) for c, v in store.parts(b).items()} if parts else {}
-    print_board(chosen, unfolded, method=method, run_id=run_id)
+    board = _board(store, model, method, run_id, benchmark, parts)
+    if form == "table":
+        print_board(board)
+    else:
+        click.echo(_rendered(board, form), nl=False)
+
+
+@leaderboard.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="html",
+    show_default=True,
+    help="What to write; html is one file that needs no other.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: standard output]")
+@_narrowing
+def export(
+    form: str, out: Path | None, model: str | None, method: str | None, run_id: str | None, benchmark: str | None, parts: bool
+) -> None:
+    """Write the board, a row a model and method: scores, intervals, deltas, tests and ranks, the same numbers in every format."""
+    from leaderboard.store import Store
+
+    text = _rendered(_board(Store(_database()), model, method, run_id, benchmark, parts), form)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {str(out)!r} cannot be written ({error.strerror}); name a file in a folder that exists") from error
+    click.echo(f"Wrote {out}.", err=True)
 
 
 @leaderboard.command()
@@ -57,14 +111,18 @@ def show(form: str, model: str | None, method: str | None, run_id: str | None, b
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; anything but loopback shows the pages to the network."
 )
-def serve(port: int, host: str) -> None:
+@click.option("--show-gated", is_flag=True, help="Show questions of gated sets, too, which must not become public.")
+@click.option("--accept-submissions", is_flag=True, help="Take result bundles from holders of a token (`harness leaderboard token`).")
+def serve(port: int, host: str, show_gated: bool, accept_submissions: bool) -> None:
     """Serve the pages; they follow runs that are still going on."""
+    from leaderboard.submissions import Inbox
     from leaderboard.web.app import Site, create_app
     from leaderboard.web.server import listen, serve_forever
 
     sock = listen(host, port)
     engine = _database()
-    app = create_app(Site(engine=engine, runs_dir=home() / "runs", hosts=(host,)))
+    inbox = Inbox(engine=engine, home=home()) if accept_submissions else None
+    app = create_app(Site(engine=engine, runs_dir=home() / "runs", hosts=(host,), show_gated=show_gated, inbox=inbox))
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"The leaderboard is at http://{shown}:{sock.getsockname()[1]}/  (stop with Ctrl-C)")
     serve_forever(app, sock)
@@ -81,6 +139,28 @@ def rebuild() -> None:
     click.echo(f"Rebuilt from {reading.events} events under {runs_dir}.")
     if reading.problems:
         sys.exit(1)
+
+
+def _board(store: Store, model: str | None, method: str | None, run_id: str | None, benchmark: str | None, parts: bool) -> Board:
+    """The standings of a model and benchmark; ``method`` and ``run_id`` narrow the rows after deltas and ranks were taken."""
+    from leaderboard.export import narrowed
+    from leaderboard.standings import build
+
+    chosen = [m for m in store.measurements() if benchmark in (None, m.benchmark) and model in (None, m.model)]
+    unfolded = {c: v for b in sorted({m.benchmark for m in chosen}) for c, v in store.parts(chosen, b).items()} if parts else {}
+    board = build(chosen, unfolded)
+    keep = [e for e in board.entries if method in (None, e.method) and (run_id is None or run_id in e.runs)]
+    return narrowed(board, keep)
+
+
+def _rendered(board: Board, form: str) -> str:
+    if form == "html":
+        from leaderboard.web.standalone import board_file
+
+        return board_file(board, f"Made by harness leaderboard export on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.")
+    from leaderboard.export import FORMATS as WRITERS
+
+    return WRITERS[form](board)
 
 
 def _report(problems: Sequence[str]) -> None:

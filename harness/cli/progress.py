@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -65,13 +65,16 @@ class RunProgress:
 
 
 class EvalProgress:
-    """Progress of one evaluation: a bar in a terminal, a line every tenth of it elsewhere."""
+    """Progress of evaluations that run as one: a bar in a terminal, a line every tenth elsewhere. ``numbers`` adds words to it."""
 
-    def __init__(self, title: str, tasks: int) -> None:
+    def __init__(self, title: str, samples: int, numbers: Callable[[], str] = lambda: "") -> None:
         self._console = Console(stderr=True)
-        self._title, self._tasks, self._tenth = title, tasks, 0
-        self._progress = Progress(console=self._console, disable=not self._console.is_terminal)
-        self._bar = self._progress.add_task(title, total=tasks)
+        self._title, self._tenth, self._numbers = title, 0, numbers
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn())
+        self._progress = Progress(
+            *columns, TextColumn("{task.fields[numbers]}"), console=self._console, disable=not self._console.is_terminal
+        )
+        self._bar = self._progress.add_task(title, total=samples, numbers="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -81,10 +84,11 @@ class EvalProgress:
         self._progress.stop()
 
     def finished(self, done: int, total: int) -> None:
-        self._progress.update(self._bar, completed=done)
-        if not self._console.is_terminal and done * 10 // total > self._tenth:
+        if self._console.is_terminal:
+            self._progress.update(self._bar, completed=done, total=total, numbers=self._numbers())
+        elif done * 10 // total > self._tenth:
             self._tenth = done * 10 // total
-            print(f"{self._title}: {done}/{total} tasks", file=sys.stderr, flush=True)
+            print(f"{self._title}: {done}/{total} samples  {self._numbers()}".rstrip(), file=sys.stderr, flush=True)
 
 
 def numbers_line(metrics: Mapping[str, float]) -> str:

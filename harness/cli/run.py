@@ -19,7 +19,7 @@ from harness.registry import load
 if TYPE_CHECKING:
     from trainers.config import RunConfig
 
-FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
+FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget", "web")
 
 
 @click.command(short_help="Train a model on a question set, then evaluate it.")
@@ -33,6 +33,7 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget")
 @click.option("--seed", type=int, help="Seed of task order and sampling.")
 @click.option("--engine", help="hf or vllm (harness list engines).")
 @click.option("--judge", help="Judge that gives the reward (harness list judges).")
+@click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
 @click.option("--ranks", type=int, help="Processes that share the update.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory (default: a new one under $HARNESS_HOME/runs).")
 @click.option(

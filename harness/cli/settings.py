@@ -10,6 +10,7 @@ from harness.registry import load, names
 
 def page() -> str:
     """The page that ``docs/settings.md`` holds; a test compares the two."""
+    from harness.cli.diagnose import DiagnoseConfig
     from harness.cli.eval import EvalConfig
     from trainers.config import run_config_type
 
@@ -26,6 +27,7 @@ def page() -> str:
     for name in names("trainers"):
         kinds[f"harness run --trainer {name}"] = run_config_type(load("trainers", name).config_type)
     kinds["harness eval"] = EvalConfig
+    kinds["harness diagnose"] = DiagnoseConfig
     for title, kind in kinds.items():
         rows = [
             f"| `{r.key}` | {r.type} | `{json.dumps(r.default, default=str)}` | {r.tag} | {r.help} |".replace(" | None | ", " or None | ")

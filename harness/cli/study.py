@@ -224,14 +224,11 @@ def _costs(plan: Plan, seeds: int) -> dict[str, list[dict[str, float]]]:
 
 def _plot(plan: Plan, seeds: int) -> None:
     """Trainable groups, guided share and unguided reward per step, a thin line a seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from harness.plots import panels, save
 
     shown = {"groups/trainable": "trainable groups", "guided/share": "share of guided rows", "reward/unguided_mean": "unguided reward"}
     colours = {"actguide": "#0a6b5d", "zero-rl": "#b3541e", "foreign-plans": "#777777"}
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    figure, axes = panels(len(shown))
     for axis, (metric, title) in zip(axes, shown.items(), strict=True):
         for method, colour in colours.items():
             for seed in range(seeds):
@@ -239,7 +236,5 @@ def _plot(plan: Plan, seeds: int) -> None:
                 axis.plot(values, color=colour, linewidth=1, alpha=0.8, label=method if seed == 0 else None)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("training step")
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(plan.folder / "training.png", dpi=150)
-    pyplot.close(figure)
+    save(figure, plan.folder / "training.png")

@@ -8,9 +8,19 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evaluate import Evaluation, Result, comparability, evaluate, recorded_scores
+from benchmarks.evaluate import Evaluation, Part, comparability, evaluate
+from benchmarks.result import Result
 from harness.chat import Chat
-from harness.cli.assemble import QuestionSet, environments, open_engine, open_judge, parse_data, provenance, question_set
+from harness.cli.assemble import (
+    QuestionSet,
+    environments,
+    open_engine,
+    open_judge,
+    parse_data,
+    provenance,
+    question_set,
+    refuse_evaluated,
+)
 from harness.cli.board import put_on_board
 from harness.cli.progress import RunProgress
 from harness.cli.run import RunPlace
@@ -19,8 +29,11 @@ from harness.errors import HarnessError
 from harness.events import Kind, Recorder
 from harness.models import model_directory
 from harness.registry import load
+from harness.trackers import check_trackers, tracking
 from harness.types import Task
+from harness.web import open_web
 from judges.attempts import Sampler
+from judges.base import close_judge
 from trainers.checkpoints import Checkpoints
 from trainers.config import RunConfig
 from trainers.guidance.noise import with_plan_noise
@@ -39,15 +52,18 @@ class Sources:
 
 def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     """Load the questions and find the model; whatever is wrong with either is said here, before a run exists."""
-    load("judges", config.judge), load("engines", config.engine)
-    questions = question_set(config.tasks, parse_data(data))
+    load("judges", config.judge.partition(":")[0]), load("engines", config.engine)
+    check_trackers(config.trackers)
+    paths = parse_data(data)
+    questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
+    refuse_evaluated(questions.tasks, config.eval_split, [question_set(name, paths).tasks for name in paths if name != config.tasks])
     return Sources(questions=questions, directory=model_directory(config.model)[1])
 
 
 async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> str:
     """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
-    with Recorder(place.folder) as log:
+    with tracking(config.trackers, place.folder, to_json(config)) as feed, Recorder(place.folder, listener=feed) as log:
         log.record(Kind.RUN, run_record(config, place, "started"))
         try:
             result = await _train(config, place, sources.questions, sources.directory, log)
@@ -80,11 +96,13 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
         stack.push_async_callback(engine.close)
         learner = DeepSpeedLearner(directory, config.learner)
         stack.callback(learner.close)
+        judge = open_judge(config.judge, questions.tasks.closed)
+        stack.push_async_callback(close_judge, judge)
         sampler = Sampler(
             engine=engine,
             chat=Chat.load(directory),
-            env=environments(questions.tasks, config.search),
-            judge=open_judge(config.judge, questions.tasks.closed),
+            env=environments(questions.tasks, config.search, open_web(config.web) if config.web else None),
+            judge=judge,
             agent=config.agent,
             log=log,
             gate=asyncio.Semaphore(config.episodes or config.generation.slots),
@@ -117,7 +135,10 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
             progress=progress.step,
         )
         state = await train(training, state)
-        return await evaluator.result(state)
+        result = await evaluator.result(state)
+        if best := checkpoints.best():
+            progress.say(f"best on validation tasks: step {best.step} ({best.score:.1%}), {checkpoints.path(best.step)}")
+        return result
 
 
 def _origin(config: RunConfig, place: RunPlace) -> dict[str, object]:
@@ -143,7 +164,7 @@ def _resume(checkpoints: Checkpoints, learner: DeepSpeedLearner, log: Recorder) 
 
 @dataclass(slots=True, kw_only=True)
 class Evaluator:
-    """Evaluates the run's own held-out split: after some steps, and at the end."""
+    """Evaluates the run's own held-out split, after some steps and at the end, and before it the validation tasks."""
 
     config: RunConfig
     place: RunPlace
@@ -152,32 +173,13 @@ class Evaluator:
     progress: RunProgress
     latest: tuple[int, Result] | None = None
 
-    async def after(self, state: RunState) -> None:
-        """Evaluate the weights that the engine holds now, with the state's step as their name."""
-        config = self.config
-        tasks = self.questions.tasks.split(config.eval_split)[: config.eval_limit]
-        evaluation = Evaluation(
-            id=f"{self.place.run_id}/{config.tasks}/{config.eval_split}/{state.step}",
-            benchmark=config.tasks,
-            split=config.eval_split,
-            model=config.model,
-            method=config.trainer,
-            seed=config.seed,
-            step=state.step,
-            generated_tokens_total=state.generated_tokens,
-            comparability=comparability(
-                self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, config.eval_limit
-            ),
-        )
-        result = await evaluate(
-            evaluation,
-            tasks,
-            self.sampler,
-            done=recorded_scores(self.place.folder, evaluation.id),
-            progress=lambda finished, total: None,
-        )
-        self.progress.say(f"step {state.step}: {config.tasks}/{config.eval_split}: {result.words()}")
-        self.latest = (state.step, result)
+    async def after(self, state: RunState) -> float | None:
+        """Evaluate the weights that the engine holds now, with the state's step as their name; the score on validation tasks."""
+        chosen = self.questions.tasks.tasks.get("validation", ())[: self.config.validation_limit]
+        validation = await self._evaluate(state, "validation", chosen) if chosen and self.config.evaluate_every else None
+        tasks = self.questions.tasks.split(self.config.eval_split)[: self.config.eval_limit]
+        self.latest = (state.step, await self._evaluate(state, self.config.eval_split, tasks))
+        return None if validation is None else validation.mean
 
     async def result(self, state: RunState) -> Result:
         """The last evaluation, made now if a resumed run had nothing left to do."""
@@ -185,3 +187,23 @@ class Evaluator:
             await self.after(state)
         assert self.latest is not None
         return self.latest[1]
+
+    async def _evaluate(self, state: RunState, split: str, tasks: Sequence[Task]) -> Result:
+        config, limit = self.config, self.config.validation_limit if split == "validation" else self.config.eval_limit
+        evaluation = Evaluation(
+            id=f"{self.place.run_id}/{config.tasks}/{split}/{state.step}",
+            benchmark=config.tasks,
+            split=split,
+            model=config.model,
+            method=config.trainer,
+            seed=config.seed,
+            step=state.step,
+            generated_tokens_total=state.generated_tokens,
+            data=self.questions.tasks.fingerprint,
+            comparability=comparability(
+                self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, limit, web=config.web or ""
+            ),
+        )
+        result = await evaluate(Part(evaluation=evaluation, tasks=tasks, sampler=self.sampler), self.place.folder)
+        self.progress.say(f"step {state.step}: {config.tasks}/{split}: {result.words()}")
+        return result

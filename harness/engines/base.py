@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from harness.config import Section, identity, operational
-from harness.types import Ids, Span
+from harness.types import FinishReason, Ids, Message, Span, Usage
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ class Capability(StrEnum):
     GENERATE = "generate"  # continue token ids, returning ids and log-probabilities
     SCORE = "score"  # log-probabilities of given tokens
     SYNC = "sync"  # swap weights in memory
+    CHAT = "chat"  # continue messages, returning text: such turns cannot be trained on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,26 @@ class Request:
     temperature: float = 1.0  # 0 = greedy; log-probabilities are always those of the distribution sampled from (T=0: of T=1)
     seed: int = 0
     session: str = ""  # requests of one episode share it, so that an engine can keep their prefix cached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """One turn of a conversation held in messages; fields as in ``Request``."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int | None  # None: as many as the model's context leaves
+    temperature: float = 1.0
+    seed: int = 0
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatReply:
+    """One assistant turn as text; ``usage`` is that of this request alone."""
+
+    text: str
+    finish: FinishReason
+    usage: Usage
 
 
 class EngineConfig(Section):
@@ -101,6 +122,19 @@ class Engine(Protocol):
 
     async def sync(self, weights: Weights, version: int) -> str:
         """Swap weights in memory, drop every cache built with the old ones, return a checksum of what is now loaded."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class ChatEngine(Protocol):
+    """Continues messages instead of ids: a remote endpoint. Safe to call from many coroutines of one event loop."""
+
+    capabilities: frozenset[Capability]
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """The next assistant turn. Raises ``ContextOverflowError`` if the messages no longer fit, ``EngineError`` for an outage."""
         ...
 
     async def close(self) -> None: ...

@@ -162,7 +162,8 @@ class HFEngine:
         lengths: dict[int, list[int]] = {}
         for i, ids in enumerate(sequences):
             if len(ids) > 1:
-                lengths.setdefault(-(-len(ids) // _SCORE_TILE) * _SCORE_TILE, []).append(i)
+                tiled = min(-(-len(ids) // _SCORE_TILE) * _SCORE_TILE, self._config.context)
+                lengths.setdefault(tiled, []).append(i)
         vocabulary = self._model.model.config.get_text_config().vocab_size
         for length, members in lengths.items():
             rows = max(1, min(self._config.prefill_rows, _SCORE_LOGITS // (length * vocabulary)))

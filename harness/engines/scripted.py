@@ -39,7 +39,7 @@ Script = Callable[[Request, int], Reply | str] | Mapping[str, Turns] | Turns
 class ScriptedEngine:
     """Answers by script. A turn is the number of requests that its session has made before."""
 
-    capabilities = frozenset(Capability)
+    capabilities = frozenset({Capability.GENERATE, Capability.SCORE, Capability.SYNC})
 
     def __init__(self, script: Script, encode: Encode, end: int | None = None) -> None:
         """``end``: id put after every reply that is not cut by ``max_tokens``, as a model ends its turn."""

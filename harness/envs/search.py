@@ -56,7 +56,7 @@ class SearchLimits(Section):
     snippet_characters: int = identity(160, ge=0)
     """Characters of page text shown per search result; 0 shows titles and addresses only."""
     observation_characters: int = identity(8000, ge=1)
-    """Characters kept of each tool result (the authors' code cuts characters, per result)."""
+    """Characters kept of each item of a tool result: the hits of one query, or one page (the authors' code cuts characters)."""
     queries_per_call: int = identity(5, ge=1)
     """Queries or addresses taken from one call; more get an error observation."""
 
@@ -69,7 +69,9 @@ class SearchEnv:
         self._limits = limits
 
     async def start(self, task: PublicTask) -> Opening:
-        return Opening(messages=({"role": "system", "content": SYSTEM}, {"role": "user", "content": task.question}), tools=TOOLS)
+        return Opening(
+            messages=({"role": "system", "content": SYSTEM}, {"role": "user", "content": task.question + task.closing}), tools=TOOLS
+        )
 
     async def step(self, actions: Sequence[Action]) -> tuple[Observation, ...]:
         return tuple([await self._execute(action) for action in actions])
@@ -88,7 +90,7 @@ class SearchEnv:
                     raise WebError(f"there is no tool {other!r}; use search or visit")
         except WebError as error:
             return Observation(text=f"Error: {error}"[: self._limits.observation_characters], error=True)
-        return Observation(text="\n\n".join(parts)[: self._limits.observation_characters])
+        return Observation(text="\n\n".join(part[: self._limits.observation_characters] for part in parts))
 
     def _strings(self, action: Action, key: str) -> list[str]:
         value = action.arguments.get(key)

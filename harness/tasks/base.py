@@ -16,7 +16,7 @@ from harness.errors import unknown
 from harness.types import Task
 from harness.web.base import Web
 
-TRAIN_TEST = {"train": 0.8, "test": 0.2}
+SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class TaskLoader(Protocol):
 def split_of(task_id: str, fractions: Mapping[str, float]) -> str:
     """The split of a task, by a hash of its id alone: stable across machines, file orders and larger versions of a file.
 
-    >>> split_of("2hop__150763_14904", TRAIN_TEST)
+    >>> split_of("2hop__150763_14904", SPLITS)
     'train'
     """
     point = int.from_bytes(hashlib.blake2b(task_id.encode(), digest_size=8).digest(), "big") / 2**64 * sum(fractions.values())
@@ -91,5 +91,6 @@ def fingerprint_of(tasks: Iterable[Task], pages: str) -> str:
         actions = [[action.name, dict(action.arguments)] for action in task.actions]
         demonstration = [dict(message) for message in task.demonstration]
         whole = [task.id, task.question, list(task.gold), actions, demonstration, task.web, dict(task.tags)]
+        whole += [task.closing] if task.closing else []
         digest.update(json.dumps(whole, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.errors import DataError, UsageError
 from harness.rows import Row, read_rows
-from harness.tasks.base import TRAIN_TEST, TaskSet, by_split, fingerprint_of
+from harness.tasks.base import SPLITS, TaskSet, by_split, fingerprint_of
 from harness.types import Action, Task
 from harness.web.base import Page
 from harness.web.corpus import CorpusWeb, read_pages
@@ -55,7 +55,7 @@ def task_set(name: str, tasks: Sequence[Task], pages: Sequence[Page]) -> TaskSet
     web = CorpusWeb(pages)
     return TaskSet(
         name=name,
-        tasks=by_split(tasks, TRAIN_TEST),
+        tasks=by_split(tasks, SPLITS),
         webs={name: lambda: web},
         fingerprint=fingerprint_of(tasks, web.fingerprint),
         closed=True,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.rows import Row, describe
-from harness.tasks.base import TRAIN_TEST, TaskSet, split_of
+from harness.tasks.base import SPLITS, TaskSet, split_of
 from harness.tasks.hops import hop_actions, numbered, read_corpus, read_question_rows, task_set
 from harness.types import Task
 from harness.web.base import Page
@@ -54,7 +54,7 @@ def _task(web: str, row: Row, by_title: Mapping[str, Page]) -> Task:
         gold=(answer,),
         actions=tuple(action for page in pages for action in hop_actions(page.title, page.url)),
         web=web,
-        tags={"hops": str(len(pages)), "split": split_of(identity, TRAIN_TEST), **kinds},
+        tags={"hops": str(len(pages)), "split": split_of(identity, SPLITS), **kinds},
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.rows import Row
-from harness.tasks.base import TRAIN_TEST, TaskSet, split_of
+from harness.tasks.base import SPLITS, TaskSet, split_of
 from harness.tasks.hops import hop_actions, numbered, read_corpus, read_question_rows, task_set
 from harness.types import Action, Task
 
@@ -77,7 +77,7 @@ def _task(web: str, row: Row, paragraphs: Sequence[tuple[str, str]], urls: dict[
         gold=_distinct((row.text("answer"), *row.texts("answer_aliases"))),
         actions=tuple(actions),
         web=web,
-        tags={"hops": str(len(hops)), "split": split_of(identity, TRAIN_TEST)},
+        tags={"hops": str(len(hops)), "split": split_of(identity, SPLITS)},
     )
 
 

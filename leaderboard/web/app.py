@@ -1,38 +1,54 @@
 """The Starlette application: addresses, error pages, and reading on while runs go on. What pages hold is built elsewhere.
 
-Read-only and without sessions: every address shows the whole state. Handlers are plain functions, which Starlette runs in threads.
+Read-only and without sessions: every address shows the whole state. Handlers are plain functions, which Starlette runs in threads. Pages
+over many runs are kept until the database changes; while a newer one is being made, readers get the one before.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy import Engine
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from harness.events import Cursor
+from leaderboard.calibrations import read_calibrations
 from leaderboard.ingest import ingest_all
-from leaderboard.records import RunInfo, SampleFilter
+from leaderboard.records import RunInfo, SampleFilter, SampleInfo
 from leaderboard.store import Store
+from leaderboard.submissions import Inbox
 from leaderboard.web.board import board_page
+from leaderboard.web.cache import PageCache
+from leaderboard.web.compare import FILTERS, CompareQuery, compare_page
+from leaderboard.web.diff import diff_page
+from leaderboard.web.judges import judges_page
+from leaderboard.web.live import follow, parse_cursor
+from leaderboard.web.query import BoardQuery
+from leaderboard.web.reported import reported_page
 from leaderboard.web.run import run_page, runs_page
 from leaderboard.web.sample import sample_page, samples_page
 from leaderboard.web.security import HEADERS, Guard
+from leaderboard.web.submissions import Submissions
+from leaderboard.web.templating import environment
 from leaderboard.words import EMPTY
 
 READ_ON_SECONDS = 2.0
+KEPT_PAGES = 256
+MOST_FOLLOWERS = 64  # open event streams; each polls one log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +58,13 @@ class Site:
     engine: Engine
     runs_dir: Path | None = None
     hosts: tuple[str, ...] = ()
+    show_gated: bool = False
+    inbox: Inbox | None = None
+    """Takes submissions, where the operator wants them."""
+
+    @property
+    def home(self) -> Path | None:
+        return None if self.runs_dir is None else self.runs_dir.parent
 
 
 def create_app(site: Site) -> Starlette:
@@ -49,14 +72,49 @@ def create_app(site: Site) -> Starlette:
     pages = _Pages(site)
     routes = [
         Route("/", pages.board),
+        Route("/compare", pages.compare),
+        Route("/diff", pages.diff),
+        Route("/judges", pages.judges),
+        Route("/reported", pages.reported),
         Route("/runs", pages.runs),
         Route("/runs/{run_id}", pages.run),
+        Route("/runs/{run_id}/events", pages.events),
         Route("/runs/{run_id}/samples", pages.samples),
         Route("/runs/{run_id}/samples/{attempt_id:path}", pages.sample),
+        *([] if site.inbox is None else Submissions(site.inbox).routes()),
         Mount("/static", StaticFiles(packages=[("leaderboard.web", "static")])),
     ]
     handlers: Mapping[Any, Any] = {HTTPException: pages.error, Exception: pages.error}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(Guard, hosts=site.hosts)])
+    middleware = [Middleware(Guard, hosts=site.hosts), Middleware(PageCache, fresh_seconds=READ_ON_SECONDS)]
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
+
+
+class _Kept:
+    """Rendered pages by address, each with the state of the database that it shows; the least used fall out."""
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._making: set[str] = set()
+        self._lock = Lock()
+
+    def page(self, address: str, state: str, make: Callable[[], str]) -> str:
+        """The page of this state; an older one while another thread makes it."""
+        with self._lock:
+            found = self._pages.get(address)
+            if found is not None and (found[0] == state or address in self._making):
+                self._pages.move_to_end(address)
+                return found[1]
+            self._making.add(address)
+        try:
+            page = make()
+            with self._lock:
+                self._pages[address] = (state, page)
+                while len(self._pages) > KEPT_PAGES:
+                    self._pages.popitem(last=False)
+            return page
+        finally:
+            with self._lock:
+                self._making.discard(address)
 
 
 class _Pages:
@@ -65,27 +123,74 @@ class _Pages:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._store = Store(site.engine)
-        self._lock, self._read_at = Lock(), float("-inf")
-        self._templates = Environment(
-            loader=PackageLoader("leaderboard.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
+        self._lock, self._read_at, self._state = Lock(), float("-inf"), ""
+        self._templates, self._kept, self._followers = environment(), _Kept(), 0
 
     def board(self, request: Request) -> Response:
+        query = BoardQuery.parse(request.query_params)
+        known = sorted(read_calibrations(self._site.home))
+
+        def make() -> str:
+            return self._text("board.html", page=board_page(self._store, query, known), here="board", empty=EMPTY)
+
+        return self._kept_page(request, make, state=repr(known))
+
+    def compare(self, request: Request) -> Response:
+        asked = request.query_params
+        show = asked.get("show", "")
+        query = CompareQuery(
+            a=asked.get("a", ""),
+            b=asked.get("b", ""),
+            benchmark=asked.get("benchmark", ""),
+            split=asked.get("split", ""),
+            show=show if show in FILTERS else "wins",
+            page=_whole_number(asked.get("page")) or 0,
+        )
+        gated = self._site.show_gated
+        return self._kept_page(request, lambda: self._text("compare.html", page=compare_page(self._store, query, gated), here="compare"))
+
+    def diff(self, request: Request) -> Response:
         self._read_on()
-        view = "forest" if request.query_params.get("view") == "forest" else "table"
-        page = board_page(self._store, view, request.query_params.get("unfold", ""))
-        return self._render("board.html", page=page, here="board", empty=EMPTY)
+        asked = request.query_params
+        run_a, run_b = (self._run(asked.get(name, "")) for name in ("run_a", "run_b"))
+        a, b = self._attempt(run_a, asked.get("a", "")), self._attempt(run_b, asked.get("b", ""))
+        return self._render("diff.html", page=diff_page(run_a, a, run_b, b, self._site.show_gated), here="compare")
+
+    def judges(self, request: Request) -> Response:
+        found = read_calibrations(self._site.home)
+        page = self._kept_page
+        return page(request, lambda: self._text("judges.html", page=judges_page(self._store, found), here="judges"), state=repr(found))
+
+    def reported(self, request: Request) -> Response:
+        return self._render("reported.html", page=reported_page(), here="reported")
 
     def runs(self, request: Request) -> Response:
         self._read_on()
         query = request.query_params
-        page = runs_page(self._store, datetime.now(UTC), query.get("model") or None, query.get("method") or None)
+        number = _whole_number(query.get("page")) or 0
+        page = runs_page(self._store, datetime.now(UTC), query.get("model") or None, query.get("method") or None, number)
         return self._render("runs.html", page=page, here="runs", empty=EMPTY)
 
     def run(self, request: Request) -> Response:
         self._read_on()
         page = run_page(self._store, self._known_run(request), datetime.now(UTC), request.query_params.get("map"))
         return self._render("run.html", page=page, here="runs")
+
+    async def events(self, request: Request) -> Response:
+        run = await run_in_threadpool(self._known_run, request)
+        after = parse_cursor(request.headers.get("last-event-id")) or parse_cursor(request.query_params.get("after"))
+        if self._followers >= MOST_FOLLOWERS:
+            return PlainTextResponse("Too many readers follow runs at once; try again.\n", status_code=503, headers={"Retry-After": "10"})
+
+        async def counted() -> AsyncIterator[str]:
+            self._followers += 1
+            try:
+                async for text in follow(Path(run.folder), after or Cursor()):
+                    yield text
+            finally:
+                self._followers -= 1
+
+        return StreamingResponse(counted(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     def samples(self, request: Request) -> Response:
         self._read_on()
@@ -98,16 +203,15 @@ class _Pages:
             level=_whole_number(query.get("level")),
             verdict=query.get("verdict") or None,
         )
-        page = samples_page(self._store, self._known_run(request), wanted, _whole_number(query.get("page")) or 0)
+        number = _whole_number(query.get("page")) or 0
+        page = samples_page(self._store, self._known_run(request), wanted, number, self._site.show_gated)
         return self._render("samples.html", page=page, here="runs")
 
     def sample(self, request: Request) -> Response:
         self._read_on()
-        run, attempt_id = self._known_run(request), request.path_params["attempt_id"]
-        sample = self._store.sample(run.key, attempt_id)
-        if sample is None:
-            raise HTTPException(404, f"Run {run.run_id} has no attempt {attempt_id}.")
-        return self._render("sample.html", page=sample_page(run, sample), here="runs")
+        run = self._known_run(request)
+        sample = self._attempt(run, request.path_params["attempt_id"])
+        return self._render("sample.html", page=sample_page(self._store, run, sample, self._site.show_gated), here="runs")
 
     def error(self, request: Request, error: Exception) -> Response:
         status, words = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
@@ -115,24 +219,43 @@ class _Pages:
         return self._render("error.html", status=status, title=title, words=words, here="")
 
     def _known_run(self, request: Request) -> RunInfo:
-        run = self._store.run(request.path_params["run_id"])
+        return self._run(request.path_params["run_id"])
+
+    def _run(self, run_id: str) -> RunInfo:
+        run = self._store.run(run_id)
         if run is None:
-            raise HTTPException(404, f"There is no run {request.path_params['run_id']}.")
+            raise HTTPException(404, f"There is no run {run_id}.")
         return run
+
+    def _attempt(self, run: RunInfo, attempt_id: str) -> SampleInfo:
+        sample = self._store.sample(run.key, attempt_id)
+        if sample is None:
+            raise HTTPException(404, f"Run {run.run_id} has no attempt {attempt_id}.")
+        return sample
 
     def _read_on(self) -> None:
         """Take in what the logs gained since the last look; one request at a time, at most once in READ_ON_SECONDS."""
-        if self._site.runs_dir is None or time.monotonic() - self._read_at < READ_ON_SECONDS or not self._lock.acquire(blocking=False):
+        if time.monotonic() - self._read_at < READ_ON_SECONDS or not self._lock.acquire(blocking=False):
             return
         try:
-            ingest_all(self._site.engine, self._site.runs_dir)
+            if self._site.runs_dir is not None:
+                ingest_all(self._site.engine, self._site.runs_dir)
+            self._state = self._store.state()
         finally:
             self._read_at = time.monotonic()
             self._lock.release()
 
+    def _kept_page(self, request: Request, make: Callable[[], str], state: str = "") -> Response:
+        self._read_on()
+        text = self._kept.page(str(request.url.replace(scheme="", netloc="")), f"{self._state} {state}", make)
+        return HTMLResponse(text, headers=HEADERS)
+
     def _render(self, template: str, status: int = 200, **values: Any) -> Response:
         # The guard adds the headers to all but the page of an unforeseen error, which is made outside of it.
-        return HTMLResponse(self._templates.get_template(template).render(status=status, **values), status_code=status, headers=HEADERS)
+        return HTMLResponse(self._text(template, status=status, **values), status_code=status, headers=HEADERS)
+
+    def _text(self, template: str, **values: Any) -> str:
+        return self._templates.get_template(template).render(**values)
 
 
 def _whole_number(text: str | None) -> int | None:

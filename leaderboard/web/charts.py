@@ -12,7 +12,8 @@ from math import floor, log10
 
 BOX = 1000.0
 
-Points = Sequence[tuple[int, float]]
+Points = Sequence[tuple[float, float]]
+MOST_LABELS = 7  # more bars than this are labelled now and then, below the axis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineChart:
-    """A chart of up to two series over training steps, with the table behind it."""
+    """A chart of up to two series over training steps, or over whatever ``x`` names, with the table behind it."""
 
     title: str
     unit: str
@@ -45,7 +46,8 @@ class LineChart:
     y_ticks: tuple[Tick, ...]
     summary: str
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[tuple[str, float | None], ...], ...]  # each cell as it is printed, and its number
+    x: str = "step"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,19 +84,17 @@ class Span:
     at: float
 
 
-def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], floor_at_zero: bool = True) -> LineChart | None:
+def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], x: str = "step") -> LineChart | None:
     """A chart of the non-empty series among ``series``; None if all are empty."""
     filled = [(name, points) for name, points in series if points]
     if not filled:
         return None
     steps = [s for _, points in filled for s, _ in points]
     values = [v for _, points in filled for _, v in points]
-    low, high, marks = scale(min([0.0, *values]) if floor_at_zero else min(values), max(values))
+    low, high, marks = scale(min([0.0, *values]), max(values))
     first, last = min(steps), max(steps)
     lines = tuple(_line(name, points, (first, last), (low, high)) for name, points in filled)
-    by_step = {
-        step: tuple(short(dict(points)[step]) if step in dict(points) else "" for _, points in filled) for step in sorted(set(steps))
-    }
+    by_name = [dict(points) for _, points in filled]
     return LineChart(
         title=title,
         unit=unit,
@@ -102,17 +102,20 @@ def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], floo
         x_ticks=_step_ticks(first, last),
         y_ticks=tuple(Tick(at=100 * (high - m) / (high - low), label=short(m)) for m in marks),
         summary=". ".join(
-            f"{name}: {short(points[0][1])} at step {points[0][0]}, {short(points[-1][1])} at step {points[-1][0]}"
+            f"{name}: {short(points[0][1])} at {x} {_place(points[0][0])}, {short(points[-1][1])} at {x} {_place(points[-1][0])}"
             for name, points in filled
         ),
-        header=("step", *(name for name, _ in filled)),
-        rows=tuple((str(step), *cells) for step, cells in by_step.items()),
+        header=(x, *(name for name, _ in filled)),
+        rows=tuple(((_place(step), step), *(_cell(values.get(step)) for values in by_name)) for step in sorted(set(steps))),
+        x=x,
     )
 
 
 def bar_chart(title: str, unit: str, labels: Sequence[str], counts: Sequence[float], shades: Sequence[int]) -> BarChart:
     """One labelled bar a category."""
-    return _bars(title, unit, labels, counts, shades, ())
+    stride = -(-len(labels) // MOST_LABELS)
+    marks = tuple(Tick(at=100 * (i + 0.5) / len(labels), label=label) for i, label in enumerate(labels) if i % stride == 0)
+    return _bars(title, unit, labels, counts, shades, marks if stride > 1 else ())
 
 
 def histogram(title: str, unit: str, edges: Sequence[float], counts: Sequence[float]) -> BarChart:
@@ -157,19 +160,27 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _line(name: str, points: Points, steps: tuple[int, int], bounds: tuple[float, float]) -> Line:
-    reach, height = max(steps[1] - steps[0], 1), bounds[1] - bounds[0]
+def _cell(value: float | None) -> tuple[str, float | None]:
+    return ("" if value is None else short(value)), value
+
+
+def _line(name: str, points: Points, steps: tuple[float, float], bounds: tuple[float, float]) -> Line:
+    reach, height = (steps[1] - steps[0]) or 1.0, bounds[1] - bounds[0]
     places = [(BOX * (s - steps[0]) / reach, BOX * (bounds[1] - v) / height) for s, v in points]
     path = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     return Line(name=name, path=path, end_x=places[-1][0] / 10, end_y=places[-1][1] / 10, last=short(points[-1][1]))
 
 
-def _step_ticks(first: int, last: int) -> tuple[Tick, ...]:
+def _step_ticks(first: float, last: float) -> tuple[Tick, ...]:
     if first == last:
-        return (Tick(at=0.0, label=str(first)),)
+        return (Tick(at=0.0, label=_place(first)),)
     middle = (first + last) // 2
-    inner = [middle] if middle not in (first, last) else []
-    return tuple(Tick(at=100 * (s - first) / (last - first), label=str(s)) for s in (first, *inner, last))
+    inner = [middle] if first < middle < last else []
+    return tuple(Tick(at=100 * (s - first) / (last - first), label=_place(s)) for s in (first, *inner, last))
+
+
+def _place(x: float) -> str:
+    return str(int(x)) if x == int(x) else short(x)
 
 
 def _bars(

@@ -13,12 +13,19 @@ Series = Mapping[str, Points]
 
 CURVES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Reward", "mean reward, 0 to 1", (("unguided", "reward/unguided_mean"), ("all trained", "reward/mean"))),
-    ("Trainable groups", "% of groups", (("trainable", "%groups/trainable"), ("solved alone", "%groups/solved"))),
+    ("Trainable groups", "% of groups", (("with guidance", "%groups/trainable"), ("without", "%groups/trainable_unguided"))),
     ("Guided share", "% of trained trajectories", (("guided", "%guided/share"),)),
     ("Guidance needed", "mean k* of rescued groups", (("k*", "guidance/level_mean"),)),
     ("Ratio of guided tokens", "mean ratio, Eq. 12", (("guided", "ratio/guided_mean"), ("unguided", "ratio/unguided_mean"))),
-    ("Turns", "mean per trajectory", (("turns", "length/turns_mean"),)),
-    ("Response length", "mean sampled tokens", (("tokens", "length/tokens_mean"),)),
+    (
+        "Gradient lost on guided tokens",
+        "% of it",
+        (("to small ratios", "%ratio/guided_lost_mass"), ("to the clip", "%ratio/guided_clipped_mass")),
+    ),
+    ("Probes", "guided rollouts a step", (("drawn", "guidance/probe_trajectories"), ("not trained", "guidance/discarded_trajectories"))),
+    ("Tokens of probes", "sampled tokens a step", (("drawn", "guidance/probe_tokens"), ("not trained", "guidance/discarded_tokens"))),
+    ("Turns", "mean per trajectory", (("unguided", "length/turns_mean"), ("guided", "length/guided_turns_mean"))),
+    ("Response length", "mean sampled tokens", (("unguided", "length/tokens_mean"), ("guided", "length/guided_tokens_mean"))),
     ("Mismatch", "engine against learner, nats a token", (("largest", "mismatch/logprob_max"), ("mean", "mismatch/logprob_mean"))),
     ("Speed", "generated tokens per second", (("tokens/s", "throughput/tokens_per_s"),)),
     ("Memory", "peak, MB", (("peak", "memory/peak_mb"),)),

@@ -14,23 +14,38 @@ from leaderboard.rows import flatten
 from leaderboard.store import Store
 from leaderboard.web.charts import short
 from leaderboard.web.curves import charts_of, more_charts_of
+from leaderboard.web.diagnostics import card
+from leaderboard.web.live import last_lines
 from leaderboard.web.pages import EvaluationLine, Figure, Link, RunLine, RunPage, RunsPage, RunStatus, Setting
 from leaderboard.web.rescue import RescueMap, rescue_map
 from leaderboard.words import method_title, percent
 
 SILENT_AFTER_SECONDS = 600
-REFRESH_SECONDS = 10
+REFRESH_SECONDS = 10  # without JavaScript; with it, events tell when there is something new
+RUNS_A_PAGE = 100
 
 
-def runs_page(store: Store, now: datetime, model: str | None = None, method: str | None = None) -> RunsPage:
-    """All runs, or those of one model or method."""
-    wanted = [r for r in store.runs() if model in (None, r.model) and method in (None, r.method)]
-    return RunsPage(runs=tuple(_line(store, run, now) for run in wanted))
+def runs_page(store: Store, now: datetime, model: str | None = None, method: str | None = None, page: int = 0) -> RunsPage:
+    """Page ``page`` (from 0) of all runs, or of those of one model or method."""
+    wanted = store.runs(model=model, method=method, limit=RUNS_A_PAGE + 1, offset=page * RUNS_A_PAGE)
+    shown = wanted[:RUNS_A_PAGE]
+    scores = store.last_scores([run.key for run in shown])
+    query = {name: value for name, value in (("model", model), ("method", method)) if value}
+
+    def address(number: int) -> str:
+        return "/runs?" + urlencode(query | ({"page": str(number)} if number else {}))
+
+    return RunsPage(
+        runs=tuple(_line(run, now, scores.get(run.key)) for run in shown),
+        earlier=address(page - 1) if page else None,
+        later=address(page + 1) if len(wanted) > RUNS_A_PAGE else None,
+    )
 
 
 def run_page(store: Store, run: RunInfo, now: datetime, arrangement: str | None = None) -> RunPage:
     """One run: the rescue map, the curves, its evaluations and settings."""
     groups, series, evaluations = store.groups(run.key), store.series(run.key), store.evaluations(run.key)
+    cursor = store.cursor(run.key)
     status, href = run_status(run, now), f"/runs/{quote(run.run_id)}"
     maps = _maps(store, run, groups, arrangement)
     changed = {} if run.changed is None else run.changed
@@ -48,12 +63,16 @@ def run_page(store: Store, run: RunInfo, now: datetime, arrangement: str | None 
         ),
         charts=charts_of(series, groups, store.histogram(run.key, "ratio/guided")),
         more_charts=more_charts_of(series),
+        diagnostics=tuple(card(info) for info in store.diagnostics(run.key)),
         evaluations=tuple(_evaluation(href, e) for e in evaluations),
         changed=tuple(Setting(name=k, value=_shown(v[1]), default=_shown(v[0])) for k, v in sorted(changed.items())),
         settings=_settings(run.config),
         provenance=_settings(run.provenance),
         samples=f"{href}/samples",
+        compare="/compare?" + urlencode({"a": run.run_id}),
         refresh=REFRESH_SECONDS if status.kind == "live" else None,
+        events=f"{href}/events?" + urlencode({"after": cursor}) if status.kind == "live" and cursor else None,
+        log=last_lines(series),
     )
 
 
@@ -80,8 +99,7 @@ def duration(seconds: float) -> str:
     return f"{seconds // 86_400:.0f} d {seconds % 86_400 // 3600:.0f} h"
 
 
-def _line(store: Store, run: RunInfo, now: datetime) -> RunLine:
-    last = next((e for e in reversed(store.evaluations(run.key)) if e.score is not None), None)
+def _line(run: RunInfo, now: datetime, last: tuple[str, float] | None) -> RunLine:
     return RunLine(
         run_id=run.run_id,
         href=f"/runs/{quote(run.run_id)}",
@@ -91,7 +109,7 @@ def _line(store: Store, run: RunInfo, now: datetime) -> RunLine:
         status=run_status(run, now),
         started=_moment(run.started_at),
         took=_took(run),
-        result="" if last is None or last.score is None else f"{percent(last.score)} ({f'{last.benchmark} {last.split}'.strip()})",
+        result="" if last is None else f"{percent(last[1])} ({last[0]})",
     )
 
 
@@ -148,7 +166,7 @@ def _maps(store: Store, run: RunInfo, groups: Sequence[GroupInfo], arrangement: 
     own = rescue_map(run.run_id, method_title(run.method), groups, arrangement)
     if own is None:
         return ()
-    siblings = [r for r in store.runs() if r.model == run.model and r.method != run.method and r.command == run.command]
+    siblings = [r for r in store.runs(model=run.model, command=run.command) if r.method != run.method]
     for sibling in sorted(siblings, key=lambda r: (r.method not in ("zero-rl", "actguide"), r.seed != run.seed)):
         other = rescue_map(sibling.run_id, method_title(sibling.method), store.groups(sibling.key), own.arrangement, like=groups)
         if other is not None:

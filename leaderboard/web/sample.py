@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from harness.errors import RunLogError
 from leaderboard.records import RunInfo, SampleFilter, SampleInfo
-from leaderboard.store import Store
-from leaderboard.transcripts import Token, Transcript, read_transcript
-from leaderboard.web.pages import Choice, SampleLine, SamplePage, SamplesPage, TurnCard, Verdict
-from leaderboard.words import method_title
+from leaderboard.store import MOST_COUNTED, Store
+from leaderboard.transcripts import Token, TokenCredit, Transcript, read_token_credit, read_transcript
+from leaderboard.web.pages import Choice, Link, OtherVerdict, SampleLine, SamplePage, SamplesPage, TokenMark, TurnCard, Verdict
+from leaderboard.words import HIDDEN, is_hidden, method_title
 
 PAGE_SIZE = 50
+MOST_DIFFS = 8
 THOUGHT = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
 CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|$)", re.DOTALL)
 SIGN_WORDS = {"right": "Right", "wrong": "Wrong", "part": "Partly right", "none": "No verdict"}
 
 
-def samples_page(store: Store, run: RunInfo, wanted: SampleFilter, page: int) -> SamplesPage:
+def samples_page(store: Store, run: RunInfo, wanted: SampleFilter, page: int, show_gated: bool = False) -> SamplesPage:
     """Page ``page`` (from 0) of the attempts of a run that pass the filter."""
     samples, total = store.samples(run.key, wanted, limit=PAGE_SIZE, offset=page * PAGE_SIZE)
     href = f"/runs/{quote(run.run_id)}"
@@ -31,73 +32,133 @@ def samples_page(store: Store, run: RunInfo, wanted: SampleFilter, page: int) ->
     def address(number: int) -> str:
         return f"{href}/samples?" + urlencode(query | ({"page": str(number)} if number else {}))
 
-    first = page * PAGE_SIZE
+    first, of = page * PAGE_SIZE, f"{total:,}" if total <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
     return SamplesPage(
         run_id=run.run_id,
         run_href=href,
         title=f"{run.model} {method_title(run.method)}",
         choices=_choices(store, run, wanted),
         hidden={k: v for k, v in query.items() if k in ("task", "step", "level")},
-        samples=tuple(_line(href, s) for s in samples),
-        counted=f"{first + 1:,} to {first + len(samples):,} of {total:,}" if samples else "none",
+        samples=tuple(_line(href, s, show_gated) for s in samples),
+        counted=f"{first + 1:,} to {first + len(samples):,} of {of}" if samples else "none",
         earlier=address(page - 1) if page else None,
-        later=address(page + 1) if first + len(samples) < total else None,
+        later=address(page + 1) if len(samples) == PAGE_SIZE and first + len(samples) != total else None,
     )
 
 
-def sample_page(run: RunInfo, sample: SampleInfo) -> SamplePage:
+def sample_page(store: Store, run: RunInfo, sample: SampleInfo, show_gated: bool = False) -> SamplePage:
     """One attempt as it happened. A run directory that has gone leaves the verdict and says so."""
-    try:
-        transcript = read_transcript(Path(run.folder), sample.place, sample.blob)
-    except RunLogError as error:
-        transcript = Transcript(data={}, spans=(), missing=str(error))
+    hidden = is_hidden(sample.benchmark, sample.gold, show_gated)
+    transcript = transcript_of(run, sample)
     href = f"/runs/{quote(run.run_id)}"
-    tint = tint_class(sample)
-    turns = transcript.data.get("turns") or []
-    cards = tuple(_card(i, turn, transcript.spans[i] if i < len(transcript.spans) else (), tint, sample) for i, turn in enumerate(turns))
     return SamplePage(
         run_id=run.run_id,
         run_href=href,
         list_href=f"{href}/samples?" + urlencode(_siblings(sample)),
         attempt_id=sample.attempt_id,
-        question=sample.question,
+        question=HIDDEN if hidden else sample.question,
         facts=tuple(_facts(sample)),
-        verdict=verdict_of(sample),
-        answer=sample.answer,
-        gold=sample.gold,
+        verdict=verdict_of(sample.value, sample.verdict),
+        answer=None if sample.answer is None else HIDDEN if hidden else sample.answer,
+        gold=None if hidden else sample.gold,
         layer=sample.layer or "",
         judge=sample.judge or "",
-        judge_words=sample.detail or "",
-        status=_status_words(sample.status, str(transcript.data.get("detail") or "")),
-        hint=str(transcript.data.get("hint") or ""),
-        turns=cards,
+        judge_words="" if hidden else sample.detail or "",
+        status=_status_words(sample.status, "" if hidden else str(transcript.data.get("detail") or "")),
+        hint="" if hidden else str(transcript.data.get("hint") or ""),
+        turns=() if hidden else turn_cards(run, sample, transcript),
         credit=_credit_words(sample),
         missing=transcript.missing,
+        hidden=hidden,
+        others=tuple(
+            OtherVerdict(judge=v.judge, layer=v.layer, verdict=verdict_of(v.value, v.status), words="" if hidden else v.detail)
+            for v in store.verdicts(run.key, sample.attempt_id)
+            if v.judge != sample.judge
+        ),
+        diffs=tuple(_diff_links(store, run, sample)),
     )
 
 
-def verdict_of(sample: SampleInfo) -> Verdict:
-    """The current judgement; without a value it is no verdict, never a wrong answer."""
-    if sample.value is None:
-        return Verdict(kind="none", words=f"No verdict: {(sample.verdict or 'not judged').replace('_', ' ')}")
-    kind = "right" if sample.value >= 1 else "wrong" if sample.value <= 0 else "part"
-    return Verdict(kind=kind, words=SIGN_WORDS[kind] + (f" ({sample.value:.2f})" if kind == "part" else ""))
+def transcript_of(run: RunInfo, sample: SampleInfo) -> Transcript:
+    """An attempt's transcript, or an empty one that says why there is none."""
+    try:
+        return read_transcript(Path(run.folder), sample.place, sample.blob)
+    except RunLogError as error:
+        return Transcript(data={}, spans=(), missing=str(error))
 
 
-def tint_class(sample: SampleInfo) -> str:
-    """CSS classes of trained tokens: sign and size of the advantage (``up1`` to ``down3``), mean ratio as opacity (``o1`` to ``o5``)."""
-    if not sample.trained or not sample.advantage:
+def turn_cards(run: RunInfo, sample: SampleInfo, transcript: Transcript) -> tuple[TurnCard, ...]:
+    """The turns of an attempt as cards, their tokens marked with what they earned."""
+    credit = read_token_credit(Path(run.folder), sample.place, sample.attempt_id) if sample.trained else None
+    cards, seen = [], 0
+    for i, turn in enumerate(transcript.data.get("turns") or []):
+        span = transcript.spans[i] if i < len(transcript.spans) else ()
+        cards.append(_card(i, turn, _marks(span, seen, sample, credit), sample))
+        seen += len(span)
+    return tuple(cards)
+
+
+def verdict_of(value: float | None, status: str | None) -> Verdict:
+    """A judgement; without a value it is no verdict, never a wrong answer."""
+    if value is None:
+        return Verdict(kind="none", words=f"No verdict: {(status or 'not judged').replace('_', ' ')}")
+    kind = "right" if value >= 1 else "wrong" if value <= 0 else "part"
+    return Verdict(kind=kind, words=SIGN_WORDS[kind] + (f" ({value:.2f})" if kind == "part" else ""))
+
+
+def tint_class(advantage: float | None, ratio: float | None) -> str:
+    """CSS classes of a trained token: sign and size of its advantage (``up1`` to ``down3``), its ratio as opacity (``o1`` to ``o5``)."""
+    if not advantage:
         return ""
-    strength = 1 + (abs(sample.advantage) > 0.5) + (abs(sample.advantage) > 1.2)
-    ratio = 1.0 if sample.ratio_mean is None else max(0.0, min(sample.ratio_mean, 1.0))
-    return f"{'up' if sample.advantage > 0 else 'down'}{strength} o{1 + round(4 * ratio)}"
+    strength = 1 + (abs(advantage) > 0.5) + (abs(advantage) > 1.2)
+    weight = 1.0 if ratio is None else max(0.0, min(ratio, 1.0))
+    return f"{'up' if advantage > 0 else 'down'}{strength} o{1 + round(4 * weight)}"
 
 
-def _card(number: int, turn: Mapping[str, Any], tokens: tuple[Token, ...], tint: str, sample: SampleInfo) -> TurnCard:
+def _marks(span: Sequence[Token], start: int, sample: SampleInfo, credit: TokenCredit | None) -> tuple[TokenMark, ...]:
+    """Tokens ``start`` and on of an attempt: their own numbers where they were recorded, else the attempt's advantage and mean ratio."""
+    marks = []
+    for place, token in enumerate(span, start):
+        advantage, ratio = sample.advantage, sample.ratio_mean
+        if credit is not None:
+            advantage = credit.advantages[place] if place < len(credit.advantages) else advantage
+            ratio = credit.ratios[place] if place < len(credit.ratios) else ratio
+        earned = sample.trained and advantage is not None
+        words = f"id {token.id}, log-prob {token.logprob:.3f}"
+        own = credit is not None and place < len(credit.ratios)
+        if earned:
+            words += f", advantage {advantage:+.2f}" + (
+                f", ratio {ratio:.3f}{'' if own else ' (mean of the attempt)'}" if ratio is not None else ""
+            )
+        marks.append(
+            TokenMark(
+                id=token.id,
+                text=token.text,
+                logprob=f"{token.logprob:.3f}",
+                advantage=f"{advantage:+.2f}" if earned else "",
+                ratio=f"{ratio:.3f}" if earned and own and ratio is not None else "",
+                tint=tint_class(advantage, ratio) if sample.trained else "",
+                words=words,
+            )
+        )
+    return tuple(marks)
+
+
+def _card(number: int, turn: Mapping[str, Any], tokens: tuple[TokenMark, ...], sample: SampleInfo) -> TurnCard:
     text = str(turn.get("text") or "")
     thoughts = [t.strip() for t in THOUGHT.findall(text)]
     calls = tuple((str(a.get("name")), _arguments(a.get("arguments"))) for a in turn.get("actions") or [])
     plain = THOUGHT.sub("", text)
+    trained = sum(bool(t.tint) for t in tokens)
+    learned = (
+        ""
+        if sample.purpose == "eval"
+        else ", trained"
+        if trained == len(tokens) > 0
+        else f", {trained} trained"
+        if trained
+        else ", not trained"
+    )
     return TurnCard(
         number=number + 1,
         thought="\n\n".join(t for t in thoughts if t),
@@ -106,10 +167,8 @@ def _card(number: int, turn: Mapping[str, Any], tokens: tuple[Token, ...], tint:
         results=tuple(str(o) for o in turn.get("observations") or []),
         tool_errors=int(turn.get("tool_errors") or 0),
         tokens=tokens,
-        tint=tint,
-        tokens_words=f"{len(tokens)} sampled tokens, {'trained' if tint else 'not trained'}"
-        if sample.purpose != "eval"
-        else f"{len(tokens)} sampled tokens",
+        trained=trained > 0,
+        tokens_words=f"{len(tokens)} sampled tokens{learned}",
     )
 
 
@@ -154,17 +213,36 @@ def _siblings(sample: SampleInfo) -> dict[str, str]:
     return {"task": sample.task_id, "step": str(sample.step)}
 
 
-def _line(href: str, s: SampleInfo) -> SampleLine:
+def _diff_links(store: Store, run: RunInfo, sample: SampleInfo) -> list[Link]:
+    """Other attempts of this run at the same task, of the same step or evaluation, to lay beside this one."""
+    wanted = SampleFilter(
+        purpose=sample.purpose if sample.purpose == "eval" else None,
+        evaluation=sample.evaluation_id,
+        task=sample.task_id,
+        step=None if sample.evaluation_id else sample.step,
+    )
+    others, _ = store.samples(run.key, wanted, limit=MOST_DIFFS + 1)
+    links = []
+    for other in others:
+        if other.attempt_id != sample.attempt_id:
+            pair = {"run_a": run.run_id, "a": sample.attempt_id, "run_b": run.run_id, "b": other.attempt_id}
+            words = f"level {other.level}, member {other.position}: {verdict_of(other.value, other.verdict).words.lower()}"
+            links.append(Link(words=words, href="/diff?" + urlencode(pair)))
+    return links[:MOST_DIFFS]
+
+
+def _line(href: str, s: SampleInfo, show_gated: bool) -> SampleLine:
     place = [s.purpose, "" if s.step is None else f"step {s.step}", f"level {s.level}" if s.level else ""]
+    hidden = is_hidden(s.benchmark, s.gold, show_gated)
     return SampleLine(
         href=f"{href}/samples/{quote(s.attempt_id)}",
-        question=s.question,
+        question=HIDDEN if hidden else s.question,
         task_id=s.task_id,
         tags=", ".join(f"{k} {v}" for k, v in s.tags.items()),
         place=" · ".join(p for p in place if p),
-        answer=s.answer if s.answer is not None else s.status.replace("_", " "),
-        gold="hidden" if s.gold is None else " | ".join(s.gold),
-        verdict=verdict_of(s),
+        answer=s.status.replace("_", " ") if s.answer is None else "hidden" if hidden else s.answer,
+        gold="hidden" if hidden or s.gold is None else " | ".join(s.gold),
+        verdict=verdict_of(s.value, s.verdict),
         turns="" if s.turns is None else str(s.turns),
         tokens="" if s.generated_tokens is None else f"{s.generated_tokens:,}",
     )

@@ -1,6 +1,7 @@
-"""What every answer carries and every request must pass: a strict content policy and a known Host header.
+"""What every answer carries and every request must pass: a strict content policy, a known Host header, no foreign Origin.
 
-Transcripts are hostile. Nothing is loaded from elsewhere, no script runs, no page can be framed; a foreign Host (DNS rebinding) is refused.
+Transcripts are hostile. Nothing is loaded from elsewhere, no script runs but this site's own files (none inline), no page can be
+framed; a foreign Host (DNS rebinding) is refused, and so is whatever another site's page sends here (its Origin differs from the Host).
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -23,7 +27,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Guard:
-    """ASGI middleware: refuses unknown hosts with 421, adds ``HEADERS`` to everything else."""
+    """ASGI middleware: refuses unknown hosts with 421 and foreign origins with 403, adds ``HEADERS`` to everything."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         self._app = app
@@ -34,6 +38,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         sent = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -44,6 +49,10 @@ class Guard:
 
         if not self._known(host_name(sent)):
             refusal = PlainTextResponse(f"This server does not answer for the host {sent[:200]!r}.\n", status_code=421)
+            await refusal(scope, receive, send_guarded)
+            return
+        if origin and origin.partition("://")[2].lower() != sent.lower():
+            refusal = PlainTextResponse(f"This server answers its own pages only, not those of {origin[:200]!r}.\n", status_code=403)
             await refusal(scope, receive, send_guarded)
             return
         await self._app(scope, receive, send_guarded)

@@ -28,7 +28,7 @@ def serve_forever(app: ASGIApp, sock: socket.socket) -> None:
     """Serve until interrupted."""
     import uvicorn
 
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run(sockets=[sock])
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=2)).run(sockets=[sock])
 
 
 def _refusal(error: OSError, host: str, port: int) -> str:

@@ -79,6 +79,12 @@ def test_results_sets_the_hits_of_each_query(results: int) -> None:
     assert act("search", limits, query=["oak", "mill"]).text.count("](page://") == 2 * results
 
 
+def test_each_item_of_a_call_is_cut_on_its_own() -> None:
+    limits = SearchLimits(observation_characters=5)
+    assert act("visit", limits, url=["page://fern", "page://fern"]).text == "Fern\n\n\nFern\n"
+    assert act("search", limits, query=["fern", "zebra"]).text == "[Fern\n\nNo re"
+
+
 @pytest.mark.parametrize("characters", [0, 1, 20, 160, 400])
 def test_snippet_characters_sets_the_text_of_each_hit(characters: int) -> None:
     text = act("search", SearchLimits(results=1, snippet_characters=characters), query=["oak"]).text

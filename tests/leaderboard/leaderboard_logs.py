@@ -17,6 +17,9 @@ from harness.events import Kind, Recorder
 PLACES = ("Alder", "Birchum", "Corvale", "Dunmere", "Eastlow", "Fenwick", "Garrow", "Holmby", "Iverness", "Jarrow", "Kelding", "Lorne")
 RELATIONS = ("capital", "founder", "river", "patron", "rival", "mayor")
 CURVES: Mapping[str, tuple[float, float]] = {"base": (0.08, 0.0), "zero-rl": (0.08, 0.10), "actguide": (0.08, 0.42)}
+PARTS = {"data": ["0f1e2d3c", None], "judge": "exact", "agent": {"max_turns": 10, "temperature": 0.0}}
+GAIA = {"level": ("1",) * 16 + ("2",) * 20 + ("3",) * 6}  # the shares of the real set; the rows are made up
+WALKER = {"difficulty_level": ("easy",) * 12 + ("medium",) * 20 + ("hard",) * 18}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ def build(runs_dir: Path, recipe: Recipe) -> Path:
         start(log, recipe)
         if recipe.method != "base":
             for step in range(recipe.steps):
-                _training_step(log, recipe, step, rng)
+                training_step(log, recipe, step, rng)
             log.record(
                 Kind.CHECKPOINT,
                 {"step": recipe.steps, "folder": f"checkpoints/step-{recipe.steps:06d}", "files": {"model.safetensors": "0" * 64}},
@@ -102,6 +105,43 @@ def evaluate(log: Recorder, recipe: Recipe, level: float, rng: random.Random, co
         )
     log.record(Kind.EVALUATION, {"phase": "finished", **head})
     return evaluation
+
+
+def search_set(log: Recorder, recipe: Recipe, benchmark: str, tags: Mapping[str, tuple[str, ...]], level: float, **head: Any) -> str:
+    """A finished evaluation on made-up rows of a search benchmark: no text, no token arrays, one tag."""
+    ((tag, values),) = tags.items()
+    step = 0 if recipe.method == "base" else recipe.steps
+    evaluation = f"{recipe.run_id}/eval/{benchmark}/test/{step}"
+    row = {"evaluation_id": evaluation, "benchmark": benchmark, "split": "test", "step": step, "n": len(values), "judge": "exact"}
+    row |= {"model": recipe.model, "method": recipe.method, "seed": recipe.seed, "comparability": "beef0001", "comparability_parts": PARTS}
+    row |= {"generated_tokens_total": None} | head
+    log.record(Kind.EVALUATION, {"phase": "started", **row})
+    for i, value in enumerate(values):
+        chance = level * {"1": 1.3, "2": 0.9, "3": 0.5, "easy": 1.2, "medium": 1.0, "hard": 0.85}[value]
+        right = random.Random(f"{benchmark} {i}").random() < chance
+        attempt = {"attempt_id": f"{evaluation}/{i}", "task_id": f"{benchmark}-{i:03d}", "question": f"A made-up question, number {i}?"}
+        attempt |= {"web": benchmark, "gold": None, "tags": {tag: value}, "purpose": "eval", "evaluation_id": evaluation, "step": step}
+        attempt |= {
+            "level": 0,
+            "index": 0,
+            "status": "answered",
+            "answer": f"answer {i}",
+            "detail": "",
+            "turns": [],
+            "hint": None,
+            "blob": None,
+        }
+        log.record(Kind.ATTEMPT, attempt | {"usage": {"turns": 3, "generated_tokens": 200}})
+        judge(log, f"{evaluation}/{i}", "exact", right)
+    log.record(Kind.EVALUATION, {"phase": "finished", **row})
+    return evaluation
+
+
+def judge(log: Recorder, attempt_id: str, name: str, right: bool | None, layer: str = "") -> None:
+    """One verdict; a second one by another name is a regrade."""
+    record = {"attempt_id": attempt_id, "judge": name, "value": None if right is None else float(right), "detail": "made up"}
+    record |= {"status": "outage" if right is None else "judged", "layer": layer or ("exact:alias" if right else "exact:none")}
+    log.record(Kind.JUDGEMENT, record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +222,7 @@ def _arrays(turns: list[dict[str, Any]], rng: random.Random) -> dict[str, Any]:
     return {"contexts": contexts, "target": contexts, "spans": spans, "pieces": pieces}
 
 
-def _training_step(log: Recorder, recipe: Recipe, step: int, rng: random.Random) -> None:
+def training_step(log: Recorder, recipe: Recipe, step: int, rng: random.Random) -> None:
     start_level, gain = CURVES[recipe.method]
     skill = start_level + recipe.lift + gain * (1 - math.exp(-step / 14))
     outcomes, rows, levels = [], [], []
@@ -259,6 +299,7 @@ def _step_numbers(recipe: Recipe, step: int, outcomes: list[str], levels: list[i
     unguided = share["solved"] / n * 0.55
     guided = recipe.method == "actguide"
     metrics: dict[str, float | None] = {f"groups/{o}": c for o, c in share.items()}
+    metrics |= {"groups/trainable_unguided": share["solved"], "length/guided_turns_mean": 3.0}
     metrics |= {"groups/total": n, "groups/trainable": share["solved"] + share["rescued"], "reward/unguided_mean": unguided}
     metrics |= {"reward/mean": unguided + share["rescued"] / n * 0.4, "length/turns_mean": 2.4 + unguided * 3 + rng.gauss(0, 0.1)}
     metrics |= {"length/tokens_mean": 84 + unguided * 60 + rng.gauss(0, 4), "policy/loss": rng.gauss(0, 0.02), "policy/kl": 0.0006 * step}
@@ -284,6 +325,10 @@ def _step_numbers(recipe: Recipe, step: int, outcomes: list[str], levels: list[i
         }
         metrics |= {
             "guidance/probe_trajectories": 12 + 40 * (share["failed"] + share["rescued"]) / n,
+            "guidance/probe_tokens": 1500.0,
+            "guidance/discarded_trajectories": 8.0,
+            "guidance/discarded_tokens": 320.0,
+            "ratio/guided_clipped_mass": 0.12,
             "ratio/guided_mean": min(1.0, 0.35 + step * 0.01),
         }
         metrics |= {"ratio/unguided_mean": 1.0, "ratio/guided_lost_mass": max(0.1, 0.5 - step * 0.01)}
@@ -297,9 +342,27 @@ def _step_numbers(recipe: Recipe, step: int, outcomes: list[str], levels: list[i
     return {"metrics": metrics, "histograms": histograms}
 
 
+def build_search(runs_dir: Path) -> list[Path]:
+    """A larger model on two search benchmarks with levels: base, zero-rl, actguide; the base regraded by a second judge."""
+    folders = []
+    for method, gaia, walker in (("base", 0.30, 0.30), ("zero-rl", 0.36, 0.44), ("actguide", 0.52, 0.64)):
+        recipe = Recipe(model="qwen3-8b", method=method, steps=64)
+        folders.append(runs_dir / recipe.run_id)
+        with Recorder(folders[-1]) as log:
+            start(log, recipe)
+            search_set(log, recipe, "gaia", GAIA, gaia)
+            other = {"comparability": "beef0002", "comparability_parts": PARTS | {"agent": {"max_turns": 30, "temperature": 0.0}}}
+            walked = search_set(log, recipe, "webwalkerqa", WALKER, walker, **(other if method == "zero-rl" else {}))
+            if method == "base":
+                for i in range(50):
+                    judge(log, f"{walked}/{i}", "llm:made-up", None if i == 49 else i % 3 == 0, "llm:verdict")
+            log.record(Kind.RUN, {"phase": "finished", "run_id": recipe.run_id})
+    return folders
+
+
 def build_board(home: Path) -> list[Path]:
     """The whole set: two models x base / zero-rl / actguide, three seeds of the smaller model's trainers."""
     recipes = [Recipe(model=m, method="base", lift=lift) for m, lift in (("tiny", 0.0), ("smollm2-135m", 0.05))]
     recipes += [Recipe(model="tiny", method=method, seed=seed) for seed in range(3) for method in ("zero-rl", "actguide")]
     recipes += [Recipe(model="smollm2-135m", method=method, steps=12, lift=0.05) for method in ("zero-rl", "actguide")]
-    return [build(home / "runs", recipe) for recipe in recipes]
+    return [*(build(home / "runs", recipe) for recipe in recipes), *build_search(home / "runs")]

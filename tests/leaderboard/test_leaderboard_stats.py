@@ -5,7 +5,8 @@ import random
 import pytest
 from scipy import stats as reference
 
-from leaderboard.stats import clustered, compare, interval, mcnemar_p, questions_needed, smallest_gap, wilson
+from leaderboard.ranks import duels, holm, ranks
+from leaderboard.stats import clustered, compare, interval, mcnemar_p, questions_needed, sign_flip_p, smallest_gap, wilson
 
 
 def verdicts(values: list[float]) -> dict[str, float]:
@@ -70,3 +71,62 @@ def test_the_needed_number_of_questions_finds_the_difference_four_times_in_five(
     assert n == pytest.approx(228, abs=1)  # ((1.95996 + 0.84162) / 0.1)^2 * 0.29
     assert smallest_gap(0.2, 103) == pytest.approx(0.1234, abs=1e-3)
     assert questions_needed(0.0, 0.2) is None and smallest_gap(0.0, 10) is None
+
+
+def test_the_permutation_test_equals_scipys_exact_one() -> None:
+    rng = random.Random(1)
+    for _ in range(5):
+        a, b = ([rng.choice([0, 0.25, 0.5, 0.75, 1]) for _ in range(9)] for _ in range(2))
+        found = compare([verdicts(a)], [verdicts(b)])
+        expected = reference.permutation_test(
+            (a, b), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", vectorized=True, n_resamples=10_000
+        )
+        assert found is not None and found.method == "permutation of signs" and found.p == pytest.approx(expected.pvalue)
+
+
+def test_the_permutation_test_of_unit_differences_is_mcnemar() -> None:
+    assert sign_flip_p([1.0] * 31 + [-1.0] * 12 + [0.0] * 50) == pytest.approx(mcnemar_p(31, 12))
+    assert sign_flip_p([]) == sign_flip_p([0.0, 0.0]) == 1.0
+    assert sign_flip_p([1.0]) == 1.0  # one pair can never be told from chance
+
+
+def test_differences_off_any_grid_are_flipped_at_random_and_agree_with_the_t_test() -> None:
+    rng = random.Random(2)
+    values = [rng.gauss(0.1, 0.4) for _ in range(80)]
+    assert sign_flip_p(values) == pytest.approx(reference.ttest_1samp(values, 0).pvalue, abs=0.015)
+    assert sign_flip_p(values) == sign_flip_p(values)
+
+
+def test_holm_matches_hand_values_and_never_loses_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.02, 0.02, 0.02, 0.02]) == pytest.approx([0.08] * 4)
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]) == []
+
+
+def test_binary_duels_in_one_matrix_equal_the_paired_test_of_each_pair() -> None:
+    rng = random.Random(3)
+    arms = [[{f"t{i}": float(rng.random() < p) for i in rng.sample(range(60), 50)}] for p in (0.2, 0.4, 0.6, 0.8)]
+    for duel in duels(arms):
+        expected = compare(arms[duel.first], arms[duel.second])
+        assert expected is not None and (duel.delta, duel.p) == (pytest.approx(expected.delta), pytest.approx(expected.p))
+
+
+def test_ranks_are_intervals_that_shrink_as_the_data_separate_the_entries() -> None:
+    def arm(hits: int) -> list[dict[str, float]]:
+        return [verdicts([1.0] * hits + [0.0] * (100 - hits))]
+
+    found = ranks([arm(10), arm(60), arm(62), arm(95)])  # nested hits: 10 < 60 = 62 (two discordant) < 95
+    assert [(r.low, r.high) for r in found] == [(4, 4), (2, 3), (2, 3), (1, 1)]
+    assert [r.words for r in found] == ["4", "2 to 3", "2 to 3", "1"] and {r.of for r in found} == {4}
+    mixed = ranks([arm(10), [*arm(60), *arm(62)]])  # an entry of two seeds takes the other path
+    assert [(r.low, r.high) for r in mixed] == [(2, 2), (1, 1)]
+
+
+def test_four_entries_need_a_smaller_p_than_two() -> None:
+    def arm(wins: int) -> list[dict[str, float]]:
+        return [verdicts([1.0] * wins + [0.0] * (20 - wins))]
+
+    assert mcnemar_p(6, 0) == pytest.approx(0.03125)
+    assert [(r.low, r.high) for r in ranks([arm(0), arm(6)])] == [(2, 2), (1, 1)]
+    tied = [(1, 4)] * 4  # six pairs: 6 * 0.03125 > 0.05
+    assert [(r.low, r.high) for r in ranks([arm(0), arm(6), arm(6), arm(6)])] == tied

@@ -24,7 +24,7 @@ from judges.attempts import Sampler
 from judges.exact import ExactJudge
 from trainers.algorithms.actguide import ActGuide, ActGuideConfig
 from trainers.algorithms.grpo import ZeroRL, ZeroRLConfig
-from trainers.checkpoints import Checkpoints
+from trainers.checkpoints import Best, Checkpoints
 from trainers.loop import Schedule, Training, train
 from trainers.sample import Sample
 from trainers.state import RunState, tasks_of_step, with_foreign_plans
@@ -62,6 +62,7 @@ class Bench:
     shown: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
     log: MemoryLog = field(default_factory=MemoryLog)
     learner: FakeLearner = field(default_factory=FakeLearner)
+    validation: Mapping[int, float] = field(default_factory=dict)
 
     def run(self, state: RunState | None = None, keep: int = 2, **schedule: Any) -> RunState:
         self.engine = self.engine_type(self.say, delay=self.delay)
@@ -90,8 +91,9 @@ class Bench:
         )
         return asyncio.run(train(training, state or RunState()))
 
-    async def _evaluate(self, state: RunState) -> None:
+    async def _evaluate(self, state: RunState) -> float | None:
         self.evaluated.append(state.step)
+        return self.validation.get(state.step)
 
     @property
     def saved(self) -> list[int]:
@@ -235,6 +237,28 @@ def test_evaluations_come_every_n_steps_and_at_the_end(tmp_path: Path, every: in
     assert bench.evaluated == steps
 
 
+def test_the_checkpoint_that_does_best_on_validation_tasks_is_kept_from_pruning(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, validation={1: 0.25, 2: 0.5, 3: 0.5, 4: 0.25, 5: 0.0})
+    bench.run(steps=5, checkpoint_every=2, evaluate_every=1, keep=1)
+    assert bench.checkpoints.best() == Best(step=2, score=0.5)
+    assert [folder.name for folder in bench.checkpoints.complete()] == ["step-000002", "step-000005"]
+    assert [(entry["step"], entry["score"]) for entry in bench.log.of(Kind.BEST)] == [(1, 0.25), (2, 0.5)]
+
+
+def test_a_resumed_run_remembers_the_best(tmp_path: Path) -> None:
+    Bench(tmp_path, validation={1: 0.5, 2: 0.25}).run(steps=2, evaluate_every=1, keep=1)
+    again = Bench(tmp_path, validation={3: 0.4, 4: 0.6})
+    again.run(RunState(step=2), steps=4, evaluate_every=1, keep=1)
+    assert again.checkpoints.best() == Best(step=4, score=0.6)
+    assert [(entry["step"], entry["score"]) for entry in again.log.of(Kind.BEST)] == [(4, 0.6)]
+
+
+def test_without_validation_tasks_no_checkpoint_is_the_best(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(steps=2, evaluate_every=1)
+    assert bench.checkpoints.best() is None and bench.log.of(Kind.BEST) == []
+
+
 def test_weights_that_did_not_arrive_are_an_error(tmp_path: Path) -> None:
     bench = Bench(tmp_path, say=by_index, engine_type=ForgetfulEngine)
     with pytest.raises(HarnessError, match="other weights than the learner after sync 1"):
@@ -257,6 +281,7 @@ def test_the_metrics_of_an_unguided_step_by_hand(tmp_path: Path) -> None:
         "reward/mean": 2 / 12,
         "groups/total": 3,
         "groups/trainable": 2,
+        "groups/trainable_unguided": 2,
         "groups/solved": 2,
         "groups/rescued": 0,
         "groups/failed": 1,
@@ -264,6 +289,8 @@ def test_the_metrics_of_an_unguided_step_by_hand(tmp_path: Path) -> None:
         "attempts/unscorable": 0,
         "guided/share": 0.0,
         "guidance/probe_trajectories": 0,
+        "guidance/probe_tokens": 0,
+        "guidance/levels_tried": 0,
         "tokens/generated": 2 * right + 10 * wrong,
         "tokens/generated_total": 2 * right + 10 * wrong,
         "tokens/trained": 2 * right + 6 * wrong,
@@ -274,7 +301,7 @@ def test_the_metrics_of_an_unguided_step_by_hand(tmp_path: Path) -> None:
         "policy/loss": 0.5,
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
-    assert "guidance/level_mean" not in metrics
+    assert "guidance/level_mean" not in metrics and "length/guided_turns_mean" not in metrics
     assert metrics["time/step"] == pytest.approx(metrics["time/rollout"] + metrics["time/update"] + metrics["time/sync"])
     assert entry["histograms"] == {"ratio/guided": {"edges": [0.0, 1.0], "counts": [3]}}
     assert [step for step, _ in bench.shown] == [1] and bench.shown[0][1] == metrics
@@ -294,9 +321,16 @@ def test_the_metrics_and_records_of_a_rescued_step_by_hand(tmp_path: Path) -> No
         "reward/mean": 1 / 4,
         "groups/rescued": 2,
         "groups/trainable": 2,
+        "groups/trainable_unguided": 0,
         "guided/share": 0.5,
         "guidance/level_mean": 1.0,
         "guidance/probe_trajectories": 4,
+        "guidance/probe_tokens": 2 * right + 2 * wrong,
+        "guidance/discarded_trajectories": 0,
+        "guidance/levels_tried": 2,
+        "length/tokens_mean": wrong,
+        "length/guided_tokens_mean": (right + wrong) / 2,
+        "length/guided_turns_mean": 1.0,
         "tokens/generated": 2 * right + 6 * wrong,
         "mismatch/logprob_max": 0.0,  # guided trajectories are compared in the view they were sampled in
     }
@@ -347,6 +381,8 @@ def test_probes_that_rescued_nothing_are_paid_for_and_not_trained(tmp_path: Path
     steps = [entry["metrics"] for entry in bench.log.of(Kind.STEP)]
     assert [(m["tokens/generated"], m["tokens/generated_total"]) for m in steps] == [(paid, paid), (paid, 2 * paid)]
     assert [(m["groups/failed"], m["guidance/probe_trajectories"]) for m in steps] == [(3, 6), (3, 6)]
+    assert [(m["guidance/discarded_trajectories"], m["guidance/levels_tried"]) for m in steps] == [(6, 3), (6, 3)]
+    assert {m["guidance/discarded_tokens"] for m in steps} == {m["guidance/probe_tokens"] for m in steps} == {6 * PER_ANSWER[WRONG]}
     assert {group["generated_tokens"] for group in bench.log.of(Kind.GROUP)} == {4 * PER_ANSWER[WRONG]}
 
 

@@ -49,6 +49,10 @@ class Tally:
             self._rows(ratio_N, attempts, row_N)
         if "lost_mass" in terms.metrics:
             self._mean("ratio/guided_lost_mass", terms.metrics["lost_mass"][guided_N])
+        if "clip_fraction" in terms.metrics:
+            size_N = tokens.advantages_N.abs()
+            for name, some_N in (("guided", guided_N), ("unguided", ~guided_N)):
+                self._weighted(f"ratio/{name}_clipped_mass", terms.metrics["clip_fraction"][some_N], size_N[some_N])
 
     def add_mismatch(self, difference_N: torch.Tensor) -> None:
         """Count |learner - engine| log-probabilities of tokens that both gave under the same weights and context."""
@@ -87,6 +91,11 @@ class Tally:
         known_N = values_N[~values_N.isnan()].double()
         self.sums[name] += float(known_N.sum())  # type: ignore[assignment]
         self.counts[name] += len(known_N)
+
+    def _weighted(self, name: str, values_N: torch.Tensor, weights_N: torch.Tensor) -> None:
+        """A mean in which a token counts as much as its advantage: at ratio 1 that is the size of its gradient."""
+        self.sums[name] += float((values_N.double() * weights_N.double()).sum())  # type: ignore[assignment]
+        self.counts[name] += float(weights_N.double().sum())  # type: ignore[assignment]
 
     def _histogram(self, ratio_N: torch.Tensor) -> None:
         inner = torch.tensor(RATIO_EDGES[1:-1], dtype=torch.float64)

@@ -1,0 +1,199 @@
+"""GPQA, TruthfulQA, IFEval and any other task of lm-eval as benchmarks: which parts they have, and how a part is evaluated.
+
+A part runs sample by sample: its requests go to the engine, lm-eval's filters and metrics score the answers, and attempt and judgement are
+recorded before the next sample is counted. A killed run therefore loses only what was under way. This module imports lm-eval
+inside its functions, so that the benchmarks can be listed without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.base import SuiteRun
+from benchmarks.evaluate import Evaluation
+from benchmarks.lm_eval import data, punkt
+from benchmarks.lm_eval.config import LMEvalConfig
+from benchmarks.lm_eval.report import code, recorded_metrics, summary_of, words
+from benchmarks.lm_eval.samples import Sample, SamplePart, record_sample, run_sample
+from harness.errors import MissingDependencyError, unknown
+from harness.events import Kind
+
+if TYPE_CHECKING:
+    from benchmarks.lm_eval.tasks import Definition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packaged:
+    """One packaged task as a part of a suite. ``definition`` has the fields of ``tasks.Definition`` (that module imports lm-eval)."""
+
+    part: SamplePart
+    definition: Mapping[str, Any]
+    answer_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LMEvalSuite:
+    """A named suite of packaged tasks, or (``task``) whatever lm-eval knows under a name."""
+
+    name: str
+    summary: str
+    parts: tuple[Packaged, ...] = ()
+    task: str = ""
+    needs_punkt: bool = False
+
+    def check(self, data: Path | None, split: str | None) -> None:
+        """See ``Suite.check``: packages, the part's name, and the data itself where it is a local copy."""
+        if find_spec("lm_eval") is None:
+            raise MissingDependencyError(f"{self.name} needs lm-eval; run `pip install 'actguide-harness[lm-eval]'`")
+        if self.needs_punkt:
+            punkt.make_ready()
+        for chosen in self._chosen(split):
+            if data is not None:
+                _definition(chosen).rows(data)
+
+    async def evaluate(self, run: SuiteRun) -> list[str]:
+        """See ``Suite.evaluate``."""
+        self.check(run.data, run.split)
+        assert isinstance(run.settings, LMEvalConfig)
+        return [await _evaluate_part(self.name, part, task, tokens, run, run.settings) for part, task, tokens in self._tasks(run)]
+
+    def _chosen(self, split: str | None) -> tuple[Packaged, ...]:
+        known = [packaged.part.split for packaged in self.parts]
+        if self.parts and split is not None and split not in known:
+            raise unknown(f"part of {self.name}", split, known)
+        return tuple(packaged for packaged in self.parts if split in (None, packaged.part.split))
+
+    def _tasks(self, run: SuiteRun) -> list[tuple[SamplePart, Any, int | None]]:
+        from benchmarks.lm_eval.tasks import indexed_tasks, packaged_task
+
+        if not self.task:
+            return [(p.part, packaged_task(_definition(p), run.data), p.answer_tokens) for p in self._chosen(run.split)]
+        tasks = {task.config.task: task for task in indexed_tasks(self.task, run.data)}
+        if run.split is not None and run.split not in tasks:
+            raise unknown(f"part of {self.name}", run.split, tasks)
+        return [(SamplePart(split=name), task, None) for name, task in tasks.items() if run.split in (None, name)]
+
+
+def named_task(name: str) -> LMEvalSuite:
+    """The suite behind ``lm-eval:TASK``."""
+    return LMEvalSuite(name=name, summary=f"task {name.partition(':')[2]} of lm-eval", task=name.partition(":")[2])
+
+
+def _definition(packaged: Packaged) -> Definition:
+    from benchmarks.lm_eval.tasks import Definition
+
+    return Definition(**packaged.definition)
+
+
+async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens: int | None, run: SuiteRun, settings: LMEvalConfig) -> str:
+    from benchmarks.lm_eval.model import EngineLM
+    from benchmarks.lm_eval.tasks import requests_of, version_of
+
+    generates = task.OUTPUT_TYPE == "generate_until"
+    templated = settings.chat_template == "always" or (settings.chat_template == "auto" and generates)
+    lm = EngineLM(
+        run.engine,
+        run.chat,
+        context=run.context,
+        templated=templated,
+        answer_tokens=settings.answer_tokens or answer_tokens,
+        thinking_tokens=settings.thinking_tokens,
+        seed=int(run.who["seed"]),
+        greedy_flags=task.OUTPUT_TYPE == "loglikelihood" or "exact_match" in task._metric_fn_list,
+    )
+    requests = requests_of(task, run.limit, lm.apply_chat_template if templated else None)
+    samples = [Sample(part=part, task=task, place=place, instances=tuple(found)) for place, found in requests.items()]
+    evaluation = Evaluation(
+        id=f"{run.folder.name}/{suite}/{part.split}",
+        benchmark=suite,
+        split=part.split,
+        comparability=code([version_of(task), suite, part.split, part.headline, settings.model_dump(), answer_tokens, templated], samples),
+        **run.who,
+    )
+    judge = f"lm-eval {version_of(task)}"
+    found = recorded_metrics(run.folder, evaluation.id, judge)
+    run.log.record(Kind.EVALUATION, evaluation.record("started", len(samples), judge))
+    with run.progress(f"{suite}/{part.split}", len(samples)) as progress, ThreadPoolExecutor(1) as scorer:
+        loop = asyncio.get_running_loop()
+
+        async def one(sample: Sample) -> None:
+            async with run.gate:
+                outcome = await run_sample(sample, lm, lambda work: loop.run_in_executor(scorer, work))
+            record_sample(outcome, run.log, run.chat, evaluation.id, judge)
+            if outcome.metrics is not None:
+                found[sample.id] = outcome.metrics
+            finished.append(sample.id)
+            progress.finished(len(samples) - len(todo) + len(finished), len(samples))
+
+        todo, finished = [sample for sample in samples if sample.id not in found], list[str]()
+        await asyncio.gather(*(one(sample) for sample in todo))
+    summary = summary_of({sample.id: found[sample.id] for sample in samples if sample.id in found}, task.aggregation())
+    run.log.record(
+        Kind.EVALUATION, {**evaluation.record("finished", len(samples), judge), "metrics": summary.values, "stderr": summary.errors}
+    )
+    return f"{suite}/{part.split}: {words(summary, part.headline, len(samples))}. Run: {run.folder}"
+
+
+_GATED = "GPQA is gated: accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa and set HF_TOKEN."
+
+
+def _gpqa(subset: str, expected: int) -> Packaged:
+    return Packaged(
+        part=SamplePart(split=subset, headline="exact_match,flexible-extract", id_key="record", gated=True),
+        definition={
+            "file": f"gpqa/cot_zeroshot/gpqa_{subset}_cot_zeroshot.yaml",
+            "rows": partial(data.gpqa_rows, subset=subset),
+            "expected": expected,
+            "home": _GATED,
+            "prepare": data.frozen_choices,
+        },
+        answer_tokens=4096,
+    )
+
+
+def _truthfulqa(part: str, headline: str, rows: Any) -> Packaged:
+    return Packaged(
+        part=SamplePart(split=part, headline=headline),
+        definition={
+            "file": f"truthfulqa/truthfulqa_{part}.yaml",
+            "rows": rows,
+            "expected": 817,
+            "home": "It is public: truthfulqa/truthful_qa.",
+        },
+        answer_tokens=256,
+    )
+
+
+GPQA = LMEvalSuite(
+    name="gpqa",
+    summary="graduate-level science questions, zero-shot chain of thought: diamond, main, extended (gated; --data gpqa=DIR)",
+    parts=(_gpqa("diamond", 198), _gpqa("main", 448), _gpqa("extended", 546)),
+)
+TRUTHFULQA = LMEvalSuite(
+    name="truthfulqa",
+    summary="questions that invite false beliefs: mc1, mc2 (log-likelihoods) and gen (--data truthfulqa=DIR)",
+    parts=(
+        _truthfulqa("mc1", "acc,none", data.truthfulqa_choices),
+        _truthfulqa("mc2", "acc,none", data.truthfulqa_choices),
+        _truthfulqa("gen", "bleu_acc,none", data.truthfulqa_answers),
+    ),
+)
+IFEVAL = LMEvalSuite(
+    name="ifeval",
+    summary="541 prompts with 834 instructions that a program can check (--data ifeval=FILE)",
+    parts=(
+        Packaged(
+            part=SamplePart(split="test", headline="prompt_level_strict_acc,none", id_key="key"),
+            definition={"file": "ifeval/ifeval.yaml", "rows": data.ifeval_rows, "expected": 541, "home": "It is public: google/IFEval."},
+            answer_tokens=1280,
+        ),
+    ),
+    needs_punkt=True,
+)

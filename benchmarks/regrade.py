@@ -1,0 +1,159 @@
+"""Judging a finished run again, without running an agent: new judgements are appended, the old ones stay in the log.
+
+Every recorded attempt of an evaluation is judged from its record alone: status, question, gold, extracted answer. Then each evaluation is
+closed again under the new judge's name and code, which is what the board shows. Attempts that this judge has judged already are not paid
+for twice. Training attempts keep the rewards that they were trained with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.comparability import Comparability, short_hash
+from harness.errors import HarnessError, OutageError
+from harness.events import Kind, current_events
+from harness.records import judgement_record, question_and_gold
+from harness.types import Score, ScoreStatus, Status
+from judges.attempts import Log
+from judges.base import Judge, score_answer
+
+IN_FLIGHT = 32
+WRITER = "regrade"
+"""Name under which judgements are appended: beside the run's own files, never into them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regraded:
+    """One evaluation, before and after, as values by attempt (None: no verdict). ``judged`` were newly asked for."""
+
+    evaluation_id: str
+    judges: tuple[str, str]
+    before: Mapping[str, float | None]
+    after: Mapping[str, float | None]
+    judged: int
+
+    def words(self) -> str:
+        """``xbench/test: 41.0% by exact -> 44.0% by llm:m@1f; coverage 60% -> 99%, so between 43.6% and 44.6% of 100 attempts``."""
+        old, new = self.judges
+        low, high = bounds(self.after.values())
+        return (
+            f"{self.evaluation_id}: {_mean(self.before)} by {old} -> {_mean(self.after)} by {new}; coverage {_coverage(self.before)} -> "
+            f"{_coverage(self.after)}, so between {low:.1%} and {high:.1%} of {len(self.after)} attempts; {self.judged} judged now"
+        )
+
+
+def bounds(values: Iterable[float | None]) -> tuple[float, float]:
+    """The score if everything without a verdict were wrong, and if all of it were right."""
+    known = list(values)
+    right, missing = sum(v for v in known if v is not None), sum(v is None for v in known)
+    return right / max(len(known), 1), (right + missing) / max(len(known), 1)
+
+
+def closed_before(run_dir: Path) -> bool:
+    """Whether the run's evaluations were judged as closed tasks, whose gold lists every accepted form."""
+    judges = [str(e.data["judge"]) for e in current_events(run_dir) if e.kind is Kind.EVALUATION]
+    return bool(judges) and judges[0].startswith("exact-closed")
+
+
+async def regrade(
+    run_dir: Path, judge: Judge, log: Log, progress: Callable[[int, int], None] = lambda finished, total: None
+) -> list[Regraded]:
+    """Judge every evaluated attempt of a run with ``judge``. Raises ``HarnessError`` if no evaluation of the run was finished."""
+    record = _read(run_dir)
+    if not record.finished:
+        raise HarnessError(f"{run_dir} holds no finished evaluation; there is nothing to judge again (harness eval finishes one)")
+    todo = [a for a in record.attempts.values() if record.judged_by(a["attempt_id"], judge.name) is None]
+    room = asyncio.Semaphore(IN_FLIGHT)
+    scores: dict[str, Score] = {}
+
+    async def one(attempt: Mapping[str, Any]) -> None:
+        question, gold = question_and_gold(attempt)
+        async with room:
+            score = await score_answer(judge, Status(attempt["status"]), question, gold, attempt["answer"], attempt["detail"])
+        scores[attempt["attempt_id"]] = score
+        progress(len(scores), len(todo))
+
+    await asyncio.gather(*map(one, todo))
+    _refuse_dead_judge(scores.values())
+    for attempt_id, score in scores.items():
+        log.record(Kind.JUDGEMENT, judgement_record(attempt_id, judge.name, score))
+    values = {attempt_id: score.value for attempt_id, score in scores.items()}
+    return [_close(record, evaluation, judge.name, values, log) for evaluation in record.finished.values()]
+
+
+def _refuse_dead_judge(scores: Collection[Score]) -> None:
+    """A judge that could not be asked even once takes no verdict away."""
+    asked = [
+        s for s in scores if s.status in (ScoreStatus.TRANSPORT_ERROR, ScoreStatus.PARSE_ERROR, ScoreStatus.REFUSED) or s.layer == "llm"
+    ]
+    if asked and all(s.status is ScoreStatus.TRANSPORT_ERROR for s in asked):
+        raise OutageError(f"the judge answered none of {len(asked)} requests ({asked[0].detail}); nothing was recorded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What a log holds of its evaluations; judgements by attempt, then by judge, in the order they were made."""
+
+    attempts: Mapping[str, Mapping[str, Any]]
+    judgements: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    finished: Mapping[str, Mapping[str, Any]]
+
+    def judged_by(self, attempt_id: str, judge: str) -> float | None:
+        """The verdict of that judge, None where it has reached none: it may now."""
+        judgement = self.judgements.get(attempt_id, {}).get(judge)
+        return float(judgement["value"]) if judgement and judgement["status"] == ScoreStatus.JUDGED else None
+
+
+def _read(run_dir: Path) -> _Record:
+    attempts: dict[str, Mapping[str, Any]] = {}
+    judgements: dict[str, dict[str, Mapping[str, Any]]] = {}
+    finished: dict[str, Mapping[str, Any]] = {}
+    for event in current_events(run_dir):
+        if event.kind is Kind.ATTEMPT and event.data.get("evaluation_id"):
+            attempts[event.data["attempt_id"]] = event.data
+            judgements.pop(event.data["attempt_id"], None)  # tried anew: what was judged is gone
+        elif event.kind is Kind.JUDGEMENT and event.data["attempt_id"] in attempts:
+            judgements.setdefault(event.data["attempt_id"], {})[event.data["judge"]] = event.data
+        elif event.kind is Kind.EVALUATION and event.data["phase"] == "finished":
+            finished[event.data["evaluation_id"]] = event.data
+    kept = {key: attempt for key, attempt in attempts.items() if attempt["evaluation_id"] in finished}
+    return _Record(attempts=kept, judgements=judgements, finished=finished)
+
+
+def _close(record: _Record, evaluation: Mapping[str, Any], judge: str, values: Mapping[str, float | None], log: Log) -> Regraded:
+    mine = [key for key, attempt in record.attempts.items() if attempt["evaluation_id"] == evaluation["evaluation_id"]]
+    before = {key: _value_by(record, key, str(evaluation["judge"])) for key in mine}
+    after = {key: values[key] if key in values else record.judged_by(key, judge) for key in mine}
+    for key in mine:
+        if key not in values:  # judged by this judge before, by another since: say it again, so that it is the latest word
+            log.record(Kind.JUDGEMENT, record.judgements[key][judge])
+    log.record(Kind.EVALUATION, {**evaluation, "judge": judge, **_code(evaluation, judge)})
+    judges = (str(evaluation["judge"]), judge)
+    judged = sum(key in values for key in mine)
+    return Regraded(evaluation_id=str(evaluation["evaluation_id"]), judges=judges, before=before, after=after, judged=judged)
+
+
+def _value_by(record: _Record, attempt_id: str, judge: str) -> float | None:
+    judgement = record.judgements.get(attempt_id, {}).get(judge)
+    return None if judgement is None else judgement["value"]
+
+
+def _code(evaluation: Mapping[str, Any], judge: str) -> dict[str, Any]:
+    parts = evaluation.get("comparability_parts")
+    if parts:
+        renewed = Comparability(parts=parts).judged_by(judge)
+        return {"comparability": renewed.code, "comparability_parts": dict(renewed.parts)}
+    return {"comparability": short_hash([evaluation["comparability"], judge], 6)}  # a log from before the parts were kept
+
+
+def _mean(values: Mapping[str, float | None]) -> str:
+    known = [v for v in values.values() if v is not None]
+    return f"{sum(known) / len(known):.1%}" if known else "no score"
+
+
+def _coverage(values: Mapping[str, float | None]) -> str:
+    return f"{sum(v is not None for v in values.values()) / max(len(values), 1):.0%}"

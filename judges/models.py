@@ -1,0 +1,70 @@
+"""What a judging model is, and the local one: an engine with its chat template. The one behind a URL is ``judges.endpoint``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.chat import Chat
+from harness.engines.base import Engine, Request, request_seed
+from harness.errors import EngineError, OutageError
+from harness.types import Message
+from judges.contract import Contract
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """``model`` is the one that answered, as its server names it; ``refused``: the server withheld the reply and said so."""
+
+    text: str
+    model: str
+    refused: bool = False
+    structured: bool = False  # the server held the model to the contract's form
+
+
+class RequestError(OutageError):
+    """A server refused the request in a way that will not pass: a wrong key, an unknown model, a bad body."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class JudgeModel(Protocol):
+    """Answers judging prompts. Raises ``OutageError`` where it cannot."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def place(self) -> str:
+        """Where it runs: a URL or a directory."""
+        ...
+
+    async def complete(self, messages: list[Message], contract: Contract) -> Reply: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """A model in this process; greedy. Nothing holds it to the form of a reply but the examples."""
+
+    engine: Engine
+    chat: Chat
+    name: str
+    place: str
+
+    async def complete(self, messages: list[Message], contract: Contract) -> Reply:
+        ids = self.chat.prompt(messages, ())
+        seed = request_seed(0, "judge", *(str(m["content"]) for m in messages[-1:]))
+        try:
+            span = await self.engine.generate(
+                Request(ids=ids, max_tokens=contract.max_tokens, temperature=0.0, seed=seed, session=f"judge/{seed}")
+            )
+        except EngineError as error:
+            raise OutageError(f"the judging model {self.name} failed: {error}") from error
+        return Reply(text=self.chat.decode(span.ids), model=self.name)
+
+    async def close(self) -> None:
+        await self.engine.close()

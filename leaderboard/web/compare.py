@@ -1,0 +1,202 @@
+"""Builds the page that compares two runs on the questions both answered: wins, losses, the exact test, then the questions themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from leaderboard.records import SampleInfo
+from leaderboard.standings import Column, Measurement, differing_parts
+from leaderboard.stats import Comparison, compare
+from leaderboard.store import Store
+from leaderboard.web.pages import Choice, ComparePage, Link, PairLine, Tally
+from leaderboard.web.sample import verdict_of
+from leaderboard.words import HIDDEN, comparison_sentence, is_hidden, method_title, p_value, percent, points
+
+PAGE_SIZE = 40
+FILTERS = {"wins": "A right, B wrong", "losses": "A wrong, B right", "ties": "same verdict", "all": "all shared questions"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareQuery:
+    """Run ids of both sides, the benchmark and split they share, which questions to list, and the page of the list from 0."""
+
+    a: str = ""
+    b: str = ""
+    benchmark: str = ""
+    split: str = ""
+    show: str = "wins"
+    page: int = 0
+
+    def address(self, **changes: str | int) -> str:
+        pairs = {name: getattr(self, name) for name in ("a", "b", "benchmark", "split", "show", "page")} | changes
+        return "/compare?" + urlencode({name: value for name, value in pairs.items() if value})
+
+
+def compare_page(store: Store, query: CompareQuery, show_gated: bool = False) -> ComparePage:
+    """Two runs on the benchmark that the query names, else on the first that both were measured on."""
+    measurements = store.measurements()
+    mine, theirs = (_of_run(measurements, run_id, query) for run_id in (query.a, query.b))
+    shared = sorted(set(mine) & set(theirs))
+    choices = _choices(measurements, query, shared)
+    if not shared:
+        return _nothing(choices, query)
+    a, b = mine[shared[0]], theirs[shared[0]]
+    found = compare([a.verdicts], [b.verdicts])
+    if found is None:
+        return _nothing(choices, query)
+    tasks = _tasks(a, b, query.show)
+    shown = tasks[query.page * PAGE_SIZE : (query.page + 1) * PAGE_SIZE]
+    first = query.page * PAGE_SIZE
+    differs = differing_parts(a, b) if a.comparability != b.comparability else []
+    return ComparePage(
+        choices=choices,
+        a=_side(a),
+        b=_side(b),
+        where=f"{a.benchmark} {a.split}".strip(),
+        headline=_headline(found),
+        sentence=comparison_sentence(found, "B"),
+        caution=f"They were measured under unlike settings: {'; '.join(differs) or 'the log does not say which'}."
+        if a.comparability != b.comparability
+        else "",
+        bar=win_bar(found.wins, found.ties, found.losses),
+        tallies=tuple(_tallies(store, a, b, found)),
+        filters=tuple(
+            Link(words=f"{words} ({len(_tasks(a, b, name))})", href=query.address(show=name, page=0), current=name == query.show)
+            for name, words in FILTERS.items()
+        ),
+        lines=tuple(_lines(store, a, b, shown, show_gated)),
+        counted=f"{first + 1} to {first + len(shown)} of {len(tasks)}" if shown else "none",
+        earlier=query.address(page=query.page - 1) if query.page else None,
+        later=query.address(page=query.page + 1) if first + len(shown) < len(tasks) else None,
+    )
+
+
+def win_bar(wins: int, ties: int, losses: int) -> tuple[tuple[str, float, int], ...]:
+    """Wins, ties and losses as shares of a bar, in percent."""
+    total = max(wins + ties + losses, 1)
+    return tuple((kind, 100 * count / total, count) for kind, count in (("wins", wins), ("ties", ties), ("losses", losses)))
+
+
+def _of_run(measurements: Sequence[Measurement], run_id: str, query: CompareQuery) -> dict[tuple[str, str], Measurement]:
+    return {
+        (m.benchmark, m.split): m
+        for m in measurements
+        if m.run_id == run_id and query.benchmark in ("", m.benchmark) and (not query.benchmark or query.split in ("", m.split))
+    }
+
+
+def _tasks(a: Measurement, b: Measurement, show: str) -> list[str]:
+    shared = sorted(set(a.verdicts) & set(b.verdicts))
+    match show:
+        case "losses":
+            return [t for t in shared if a.verdicts[t] < b.verdicts[t]]
+        case "ties":
+            return [t for t in shared if a.verdicts[t] == b.verdicts[t]]
+        case "all":
+            return shared
+        case _:
+            return [t for t in shared if a.verdicts[t] > b.verdicts[t]]
+
+
+def _headline(found: Comparison) -> str:
+    if found.distinguishable:
+        ahead = "A" if found.delta > 0 else "B"
+        more, less = max(found.wins, found.losses), min(found.wins, found.losses)
+        return f"{ahead} is ahead: right alone on {more}, wrong alone on {less}; {p_value(found.p)}"
+    return f"Not distinguishable: A is ahead on {found.wins}, behind on {found.losses}; {p_value(found.p)}"
+
+
+def _tallies(store: Store, a: Measurement, b: Measurement, whole: Comparison) -> list[Tally]:
+    """The comparison on all questions, then by each tag; the parts' p-values stand alone and are for orientation."""
+    columns: Mapping[Column, Mapping[str, str]] = store.parts((a, b), a.benchmark)
+    rows = [_tally("all", a.verdicts, b.verdicts, whole)]
+    for column, values in columns.items():
+        wanted = column.part.partition("=")[2]
+        left, right = ({t: v for t, v in m.verdicts.items() if values.get(t) == wanted} for m in (a, b))
+        found = compare([left], [right])
+        if found is not None and column.split == a.split:
+            rows.append(_tally(column.part.replace("=", " ").replace("_", " "), left, right, found))
+    return rows
+
+
+def _tally(name: str, left: Mapping[str, float], right: Mapping[str, float], found: Comparison) -> Tally:
+    shared = set(left) & set(right)
+    means = [percent(sum(side[t] for t in shared) / len(shared)) for side in (left, right)]
+    return Tally(
+        name=name,
+        n=found.n,
+        a=means[0],
+        b=means[1],
+        wins=found.wins,
+        losses=found.losses,
+        ties=found.ties,
+        delta=points(found.delta),
+        p=p_value(found.p),
+    )
+
+
+def _lines(store: Store, a: Measurement, b: Measurement, tasks: Sequence[str], show_gated: bool) -> list[PairLine]:
+    left, right = (store.attempts_at(m.run_id, m.evaluation_id, tasks) for m in (a, b))
+    return [_line(a, b, left[task], right[task], show_gated) for task in tasks if task in left and task in right]
+
+
+def _line(a: Measurement, b: Measurement, left: SampleInfo, right: SampleInfo, show_gated: bool) -> PairLine:
+    hidden = is_hidden(a.benchmark, left.gold, show_gated)
+
+    def answer(sample: SampleInfo) -> str:
+        return "hidden" if hidden else sample.answer if sample.answer is not None else sample.status.replace("_", " ")
+
+    pair = {"run_a": a.run_id, "a": left.attempt_id, "run_b": b.run_id, "b": right.attempt_id}
+    return PairLine(
+        task_id=left.task_id,
+        question=HIDDEN if hidden else left.question,
+        tags=", ".join(f"{k} {v}" for k, v in left.tags.items()),
+        a=verdict_of(left.value, left.verdict),
+        b=verdict_of(right.value, right.verdict),
+        answer_a=answer(left),
+        answer_b=answer(right),
+        href_a=f"/runs/{quote(a.run_id)}/samples/{quote(left.attempt_id)}",
+        href_b=f"/runs/{quote(b.run_id)}/samples/{quote(right.attempt_id)}",
+        diff="/diff?" + urlencode(pair),
+    )
+
+
+def _side(m: Measurement) -> Link:
+    seed = "" if m.seed is None else f", seed {m.seed}"
+    return Link(words=f"{m.model} {method_title(m.method)}{seed}", href=f"/runs/{quote(m.run_id)}")
+
+
+def _choices(measurements: Sequence[Measurement], query: CompareQuery, shared: Sequence[tuple[str, str]]) -> tuple[Choice, ...]:
+    runs = {m.run_id: f"{m.run_id} ({m.model} {method_title(m.method)})" for m in sorted(measurements, key=lambda m: (m.model, m.run_id))}
+    options = (("", "choose a run"), *runs.items())
+    benchmarks = sorted({m.benchmark for m in measurements if m.run_id in (query.a, query.b)})
+    chosen = query.benchmark or (shared[0][0] if shared else "")
+    return (
+        Choice(name="a", title="A", value=query.a, options=options),
+        Choice(name="b", title="B", value=query.b, options=options),
+        Choice(name="benchmark", title="On", value=chosen, options=(("", "the first shared"), *((n, n) for n in benchmarks))),
+    )
+
+
+def _nothing(choices: tuple[Choice, ...], query: CompareQuery) -> ComparePage:
+    words = (
+        "These two runs share no question." if query.a and query.b else "Choose two runs: every question that both answered is compared."
+    )
+    return ComparePage(
+        choices=choices,
+        a=None,
+        b=None,
+        where="",
+        headline="",
+        sentence=words,
+        caution="",
+        bar=(),
+        tallies=(),
+        filters=(),
+        lines=(),
+        counted="",
+        earlier=None,
+        later=None,
+    )

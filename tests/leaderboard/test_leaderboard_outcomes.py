@@ -1,0 +1,84 @@
+"""Endings by their own names, bounds around missing verdicts, repeated attempts, calibration."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.metrics import calibration_error
+from leaderboard.outcomes import bounds, outcome
+from leaderboard.scoring import Question, aggregate
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "value", "name"),
+    [
+        ("answered", "judged", 1.0, "right"),
+        ("answered", "judged", 0.0, "wrong"),
+        ("truncated", "judged", 0.0, "truncated"),
+        ("turn_limit", "judged", 0.0, "turn_limit"),
+        ("no_answer", "judged", 0.0, "no_answer"),
+        ("tool_outage", "outage", None, "tool_outage"),
+        ("engine_error", "outage", None, "engine_error"),
+        ("answered", "undecided", None, "undecided"),
+        ("answered", "parse_error", None, "parse_error"),
+        ("answered", "transport_error", None, "transport_error"),
+        ("answered", "refused", None, "refused"),
+        ("answered", None, None, "unjudged"),
+    ],
+)
+def test_only_a_judged_wrong_answer_is_wrong(status: str, verdict: str | None, value: float | None, name: str) -> None:
+    assert outcome(status, verdict, value) == name
+
+
+def test_bounds_are_all_missing_wrong_and_all_missing_right() -> None:
+    assert bounds(0.5, 0.8) == (pytest.approx(0.4), pytest.approx(0.6))
+    assert bounds(0.25, 1.0) == (0.25, 0.25)
+
+
+def question(n: int, *rewards: float | None, confidences: tuple[float | None, ...] = (), **tags: str) -> Question:
+    return Question(task_id=f"q{n}", tags=tags, rewards=rewards, confidences=confidences or (None,) * len(rewards))
+
+
+def values(questions: list[Question], expected: int | None = None) -> dict[tuple[str, str], tuple[float, float]]:
+    rows = aggregate(questions, expected or len(questions))
+    return {(row["metric"], row["part"]): (round(row["score"], 6), round(row["coverage"], 6)) for row in rows}
+
+
+def test_repeated_attempts_give_avg_pass_and_reliability_at_k() -> None:
+    found = values([question(0, 1.0, 0.0, 0.0, 0.0), question(1, 1.0, 1.0, 1.0, 1.0)])
+    assert found["pass@1", ""] == found["avg@4", ""] == (0.625, 1.0)
+    assert found["pass@2", ""][0] == 0.75  # (1 - C(3,2)/C(4,2) + 1) / 2
+    assert (found["pass@4", ""][0], found["pass^2", ""][0], found["pass^4", ""][0]) == (1.0, 0.5, 0.5)
+
+
+def test_one_attempt_a_question_has_no_k() -> None:
+    assert {metric for metric, _ in values([question(0, 1.0), question(1, 0.0)])} == {"pass@1"}
+
+
+def test_scores_are_broken_down_by_every_tag_that_varies() -> None:
+    questions = [question(0, 1.0, level="1", language="zh"), question(1, 0.0, level="2", language="zh"), question(2, None, level="2")]
+    found = values([*questions[:2], question(2, None, level="2", language="en")])
+    assert found["pass@1", "level=1"] == (1.0, 1.0) and found["pass@1", "level=2"] == (0.0, 0.5)
+    assert found["pass@1", "language=zh"] == (0.5, 1.0) and ("pass@1", "language=en") not in found
+    assert found["pass@1", ""] == (0.5, round(2 / 3, 6))
+
+
+def test_calibration_error_is_the_share_weighted_gap_of_five_bins() -> None:
+    assert calibration_error([0.9, 0.9, 0.1], [1.0, 0.0, 0.0]) == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.1)
+    assert calibration_error([1.0, 1.0], [1.0, 1.0]) == 0.0
+    assert calibration_error([0.2, 0.19], [1.0, 0.0]) == pytest.approx(0.5 * 0.8 + 0.5 * 0.19)  # 20% opens the second bin
+    with pytest.raises(HarnessError, match="no answer stated"):
+        calibration_error([], [])
+
+
+def test_only_stated_confidences_of_judged_answers_count() -> None:
+    questions = [
+        question(0, 1.0, confidences=(0.9,)),
+        question(1, 0.0, confidences=(0.7,)),
+        question(2, 1.0, confidences=(None,)),
+        question(3, None, confidences=(1.0,)),
+    ]
+    found = values(questions)
+    assert found["calibration_error", ""] == (pytest.approx(0.5 * 0.1 + 0.5 * 0.7), round(2 / 4, 6))
+    assert ("calibration_error", "") not in values([question(0, 1.0)])

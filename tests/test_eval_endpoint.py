@@ -1,0 +1,180 @@
+"""``harness eval`` against an endpoint: faults change no score, a killed evaluation goes on where it was, options show in the numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_endpoint import StubEndpoint
+
+from harness.cli.eval import EvalConfig
+from harness.cli.evaluation import _choose
+from harness.cli.main import cli, run_command
+from harness.engines.http import Served
+from harness.errors import UsageError
+from harness.events import Event, Kind, current_events, read_events
+from harness.tasks import MINIWEB
+
+TASKS = MINIWEB.load(None).split("test")[:12]
+ANSWERS = {task.question: task.gold[0] for task in TASKS[::2]}  # every other question is answered rightly
+FAULTS = {"500": 0.1, "broken": 0.05, "reset": 0.05, "hang": 0.05, "429": 0.05}
+HARNESS = Path(sys.executable).parent / "harness"
+
+
+def arguments(stub: StubEndpoint, out: Path, *more: str) -> list[str]:
+    return ["eval", "--model", stub.url, "--benchmarks", "miniweb", "--limit", str(len(TASKS)), "--out", str(out), *more]
+
+
+def evaluate(stub: StubEndpoint, out: Path, *more: str) -> None:
+    assert run_command(cli, arguments(stub, out, *more)) == 0
+
+
+def events(folder: Path, kind: Kind) -> list[Event]:
+    return [event for event in current_events(folder) if event.kind is kind]
+
+
+def scores(folder: Path) -> dict[str, float | None]:
+    task_of = {e.data["attempt_id"]: e.data["task_id"] for e in events(folder, Kind.ATTEMPT)}
+    return {task_of[e.data["attempt_id"]]: e.data["value"] for e in events(folder, Kind.JUDGEMENT)}
+
+
+def finished(folder: Path) -> list[dict[str, Any]]:
+    return [dict(e.data) for e in events(folder, Kind.EVALUATION) if e.data["phase"] == "finished"]
+
+
+def test_an_endpoint_is_evaluated_by_the_same_loop_and_stands_on_the_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_API_KEY", "s3cret-key")
+    with StubEndpoint(answers=ANSWERS, search=True, key="s3cret-key") as stub:
+        evaluate(stub, tmp_path / "run", "--set", "endpoint.price_prompt=1e6")
+    said = capsys.readouterr().out
+    assert "miniweb/test: 50.0% of 12 tasks, unguided" in said and "answered 12" in said and ", cost " in said
+    assert scores(tmp_path / "run") == {task.id: float(task.question in ANSWERS) for task in TASKS}
+    attempts = [e.data for e in events(tmp_path / "run", Kind.ATTEMPT)]
+    assert all(a["usage"]["turns"] == 2 and a["usage"]["generated_tokens"] > 0 and a["usage"]["cost"] > 0 for a in attempts)
+    assert all("fern" in json.dumps(a["turns"][0]["actions"]) and a["turns"][0]["observations"] and a["level"] == 0 for a in attempts)
+    assert not any(b"s3cret-key" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert run_command(cli, ["leaderboard", "show", "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["model"], row["benchmark"], row["n"]) == ("stub", "miniweb", 12)
+
+
+def test_a_server_that_fails_hangs_refuses_and_talks_nonsense_changes_no_score_and_doubles_nothing(tmp_path: Path) -> None:
+    with StubEndpoint(answers=ANSWERS, search=True) as stub:
+        evaluate(stub, tmp_path / "whole")
+    with StubEndpoint(answers=ANSWERS, search=True, faults=FAULTS, retry_after=0.2, seed=5) as stub:
+        evaluate(stub, tmp_path / "broken", "--set", "endpoint.timeout=3")
+        stats = stub.stats()
+    assert sum(stats.get(fault, 0) for fault in FAULTS) >= 3, "the stub was not broken enough to show anything"
+    assert scores(tmp_path / "broken") == scores(tmp_path / "whole")
+    for kind in (Kind.ATTEMPT, Kind.JUDGEMENT):
+        assert Counter(e.data["attempt_id"] for e in events(tmp_path / "broken", kind)).most_common(1)[0][1] == 1
+    assert finished(tmp_path / "broken")[0]["usage"]["retries"] >= 3
+
+
+def test_a_dead_endpoint_leaves_samples_without_a_score_and_a_later_run_gives_them_theirs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    impatient = ("--set", "endpoint.retries=0")
+    with StubEndpoint(answers=ANSWERS, faults={"500": 0.5}, seed=2) as stub:
+        evaluate(stub, tmp_path / "run", *impatient)
+        assert "could not be scored" in capsys.readouterr().out
+    lost = [task for task, value in scores(tmp_path / "run").items() if value is None]
+    assert 0 < len(lost) < 12
+    with StubEndpoint(answers=ANSWERS) as stub:
+        # Another port is another URL, and settings must stay: the copy of the settings is what says where the model is.
+        config = tmp_path / "run" / "config.json"
+        stored = json.loads(config.read_text())
+        stored["config"]["model"] = stub.url
+        config.write_text(json.dumps(stored))
+        assert run_command(cli, arguments(stub, tmp_path / "run", *impatient, "--dry-run")) == 0
+        forecast = capsys.readouterr().out
+        assert forecast.count("rerun ") >= len(lost) and "engine_error: HTTP 500" in forecast
+        assert f"reuse {12 - len(lost)}; regrade 0; rerun {len(lost)}; run 0" in forecast
+        evaluate(stub, tmp_path / "run", *impatient)
+        assert stub.stats()["answered"] == len(lost)
+    assert scores(tmp_path / "run") == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_a_killed_evaluation_loses_and_repeats_no_sample(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with StubEndpoint(answers=ANSWERS, search=True, latency=0.3) as stub:
+        command = [str(HARNESS), *arguments(stub, folder, "--set", "endpoint.concurrency=2")]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ.copy())
+        while process.poll() is None and len(recorded(folder)) < 3:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before = recorded(folder)
+        assert 3 <= len(before) < 12, "the kill came too early or too late to show anything"
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert recorded(folder)[: len(before)] == before
+    assert sorted(Counter(recorded(folder)).values()) == [1] * 12
+    assert scores(folder) == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def recorded(folder: Path) -> list[str]:
+    """Attempt ids in the order of the log."""
+    if not (folder / "events").is_dir():
+        return []
+    return [str(e.data["attempt_id"]) for _, e in read_events(folder) if e.kind is Kind.ATTEMPT]
+
+
+def test_each_turn_limit_is_an_evaluation_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StubEndpoint(answers=ANSWERS, search=True) as stub:
+        evaluate(stub, tmp_path / "run", "--turns", "1,2", "--sample", TASKS[0].id)
+    said = capsys.readouterr().out
+    assert "miniweb/test/turns-1: 0.0% of 1 tasks" in said and "turn_limit 1" in said
+    assert "miniweb/test/turns-2: 100.0% of 1 tasks" in said
+    assert len({e["comparability"] for e in finished(tmp_path / "run")}) == 2
+
+
+def test_epochs_repeat_and_a_run_may_grow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(stub, tmp_path / "run", "--epochs", "2")
+        assert "avg@2 50.0%; pass@2 50.0%; pass^2 50.0%" in capsys.readouterr().out
+        evaluate(stub, tmp_path / "run", "--epochs", "3")
+        assert stub.stats()["answered"] == 36
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--epochs", "2")) == 2
+        assert "epochs was 3, is now 2" in capsys.readouterr().err
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--epochs", "3", "--set", "agent.max_turns=3")) == 2
+        assert "agent.max_turns was 30, is now 3" in capsys.readouterr().err
+
+
+def test_a_cost_limit_stops_the_evaluation_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(
+            stub, tmp_path / "run", "--set", "endpoint.price_generated=1e6", "--set", "limits.cost=4", "--set", "endpoint.concurrency=1"
+        )
+    said = capsys.readouterr().out
+    assert "not run" in said and "stopped by the evaluation's cost limit of 4" in said and "could not be scored" in said
+
+
+def test_wrong_requests_are_answered_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StubEndpoint() as stub:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", "nope")) == 2
+        assert "unknown sample 'nope'" in capsys.readouterr().err
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--turns", "2,x")) == 2
+        assert "--turns '2,x'" in capsys.readouterr().err
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--web", "nowhere")) == 2
+        assert "unknown web 'nowhere'" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_model_of_an_endpoint_is_the_one_listed_or_the_one_named() -> None:
+    one, two = Served(id="a", context=5), Served(id="b")
+    assert _choose([one], EvalConfig(model="http://h/v1")) == one
+    assert _choose([one, two], EvalConfig(model="http://h/v1", model_name="b")) == two
+    assert _choose([], EvalConfig(model="http://h/v1", model_name="c")) == Served(id="c")
+    with pytest.raises(UsageError, match=r"\(a, b\); say which with --model-name"):
+        _choose([one, two], EvalConfig(model="http://h/v1"))

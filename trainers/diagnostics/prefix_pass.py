@@ -1,0 +1,156 @@
+"""Prefix Pass@K: from which state of a guided trajectory can the policy go on alone (paper, Eq. 5 and Figure 3)?
+
+From every state of a guided trajectory, K unguided continuations are sampled: the turns before it are replayed, in the same environment
+and under the prompt without the plan, then the policy goes on by itself. The success of the state is that of its best continuation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from harness.engines.base import Capability, Engine, Request, Weights, request_seed
+from harness.errors import HarnessError
+from harness.figures import Chart, Finding, Series
+from harness.types import Ids, Member, Purpose, Span
+from trainers.diagnostics.delta_logit import curve, influences, mean_by_turn
+from trainers.diagnostics.lab import Lab, succeeded
+from trainers.rollouts import StepRollouts
+
+TITLE = "Reach of the unguided policy along guided trajectories"
+
+
+class Replay:
+    """An engine that says what was sampled before, then lets another go on: in every session, first ``spans``, then ``engine``."""
+
+    def __init__(self, engine: Engine, spans: Sequence[Span]) -> None:
+        self.capabilities: frozenset[Capability] = engine.capabilities
+        self.version = engine.version
+        self._engine, self._spans = engine, spans
+        self._turns: Counter[str] = Counter()
+
+    async def generate(self, request: Request) -> Span:
+        turn = self._turns[request.session]
+        self._turns[request.session] += 1
+        return self._spans[turn] if turn < len(self._spans) else await self._engine.generate(request)
+
+    async def score(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
+        return await self._engine.score(sequences, temperature)
+
+    async def sync(self, weights: Weights, version: int) -> str:
+        return await self._engine.sync(weights, version)
+
+    async def close(self) -> None:
+        """The engine behind it stays open: it is its owner's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One task: of each state before a turn, how many continuations were judged and how many succeeded."""
+
+    task_id: str
+    level: int
+    success: bool
+    judged: tuple[int, ...]
+    successes: tuple[int, ...]
+
+    @property
+    def reached(self) -> tuple[float, ...]:
+        """max Y over the continuations of each state: 1.0 or 0.0."""
+        return tuple(float(count > 0) for count in self.successes)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Share of continuations that succeed."""
+        return tuple(c / max(n, 1) for c, n in zip(self.successes, self.judged, strict=True))
+
+    @property
+    def first(self) -> int | None:
+        """The first state from which some continuation succeeds, None if there is none."""
+        return next((state for state, count in enumerate(self.successes) if count), None)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "task_id": self.task_id,
+            "level": self.level,
+            "success": self.success,
+            "judged": list(self.judged),
+            "successes": list(self.successes),
+            "first_reachable_state": self.first,
+        }
+
+
+async def diagnose(lab: Lab) -> Finding:
+    """Pass@K of every state, with |Delta logit| of the same trajectories beside it."""
+    if any(lab.inject(task.actions, 1).replay for task in lab.guided_tasks):
+        raise HarnessError(
+            "prefix-pass goes on from the states of a guided trajectory without its guidance, but replayed turns are part of every state; "
+            "set injection to plan, assistant-prefix or step"
+        )
+    members = await lab.guided_attempts()
+    paths = await asyncio.gather(*(_path(lab, member) for member in members))
+    passed, rates = mean_by_turn([p.reached for p in paths]), mean_by_turn([p.rates for p in paths])
+    influence = mean_by_turn([i.logit for i in await influences(lab, members)])
+    k = lab.amounts.continuations
+    both = tuple(
+        Series(name=name, points=tuple((float(turn), value) for turn, value in enumerate(values, 1)))
+        for name, values in ((f"pass@{k}", passed), ("one continuation", rates))
+    )
+    charts = (
+        Chart(
+            title=f"Prefix Pass@{k}", x="turn", y="share of states before this turn from which the unguided policy succeeds", series=both
+        ),
+        curve("|Delta logit| of the same turns", "mean |logit difference| of sampled tokens", "with and without plan", influence),
+    )
+    return Finding(
+        name="prefix-pass",
+        title=TITLE,
+        step=lab.step,
+        summary=tuple(_summary(paths, passed, rates, influence, k)),
+        charts=charts,
+        data={"k": k, "paths": [p.to_plain() for p in paths], "pass": passed, "rate": rates, "delta_logit_by_turn": influence},
+    )
+
+
+async def _path(lab: Lab, member: Member) -> Path:
+    spans = member.attempt.trajectory.spans
+    states = await asyncio.gather(*(_continue(lab, member, turn) for turn in range(len(spans))))
+    judged = [[m for m in state if m.score.value is not None] for state in states]
+    return Path(
+        task_id=member.attempt.task.id,
+        level=member.attempt.level,
+        success=succeeded(member),
+        judged=tuple(map(len, judged)),
+        successes=tuple(sum(map(succeeded, state)) for state in judged),
+    )
+
+
+async def _continue(lab: Lab, member: Member, turn: int) -> tuple[Member, ...]:
+    """Unguided continuations from the state before ``turn``; every state has its own noise."""
+    replay = Replay(lab.sampler.engine, member.attempt.trajectory.spans[:turn])
+    rollouts = StepRollouts(
+        sampler=replace(lab.sampler, engine=replay), run_seed=request_seed(lab.seed, "prefix", member.attempt.level, turn), step=lab.step
+    )
+    return await rollouts.sample(member.attempt.task, size=lab.amounts.continuations, purpose=Purpose.TRAIN)
+
+
+def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[float], influence: Sequence[float], k: int) -> list[str]:
+    easy = sum(p.first == 0 for p in paths)
+    never = sum(p.first is None for p in paths)
+    lines = [
+        f"{len(paths)} guided trajectories, {sum(p.success for p in paths)} of them successful; {k} unguided continuations a state",
+        f"tasks with reward in reach from the start (easy): {easy}; only from a later state: {len(paths) - easy - never}; never: {never}",
+    ]
+    lines += [f"before turn {n}: pass@{k} {p:.0%}, one continuation {r:.1%}" for n, (p, r) in enumerate(zip(passed, rates, strict=True), 1)]
+    blocked = [turn for p in paths for turn in range(len(p.successes) if p.first is None else p.first)]
+    if blocked and influence:
+        inside = fmean(influence[turn] for turn in blocked)
+        lines.append(
+            f"|Delta logit| is {inside:.2f} on turns before reward is in reach and {fmean(influence):.2f} over all; "
+            "the paper finds it highest inside the barrier"
+        )
+    return lines
