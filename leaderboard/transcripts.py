@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunLogError
+from harness.cipher import unseal
+from harness.errors import DataError, RunLogError
 from harness.events import read_blob
 from leaderboard.legible import legible
 
@@ -29,6 +30,15 @@ class Transcript:
     data: Mapping[str, Any]
     spans: tuple[tuple[Token, ...], ...]
     missing: str = ""  # why the tokens cannot be shown, in words
+
+
+def unsealed(data: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
+    """The question and accepted answers of a set that is written in cipher; None where they were not sealed, or cannot be read."""
+    try:
+        question, gold = unseal(str(data["task_id"]), data["sealed"]) if data.get("sealed") else (None, ())
+    except (DataError, ValueError, TypeError):
+        return None
+    return None if question is None else (legible(str(question)), tuple(legible(str(answer)) for answer in gold))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "judges": ("harness", "judges"),
     "benchmarks": ("harness", "judges", "benchmarks"),
     "trainers": ("harness", "judges", "trainers"),
-    "leaderboard": ("harness.errors", "harness.types", "harness.events", "harness.metrics", "leaderboard"),
+    "leaderboard": ("harness.cipher", "harness.errors", "harness.types", "harness.events", "harness.metrics", "leaderboard"),
 }
 
 # heavy package: the only places that may import it, by prefix.

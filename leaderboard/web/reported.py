@@ -6,7 +6,7 @@ from itertools import groupby
 
 from leaderboard.reported import ReportedRow, ReportedTable, reported
 from leaderboard.web.pages import ReportedLine, ReportedPage, ReportedSheet
-from leaderboard.words import method_title
+from leaderboard.words import METHOD_TITLES
 
 ORDER = ("gaia", "webwalkerqa", "xbench", "browsecomp_zh", "gpqa_cot_zeroshot", "truthfulqa", "ifeval")
 
@@ -24,9 +24,14 @@ def _sheet(table: ReportedTable) -> ReportedSheet:
         table=table.table,
         title=table.title,
         spans=tuple((benchmark.replace("_", " "), len(list(group))) for benchmark, group in groupby(columns, key=lambda c: c[0])),
-        columns=tuple(part.partition("=")[2] or "all" for _, part in columns),
+        columns=tuple(_heading(part) for _, part in columns),
         rows=tuple(_line(row, columns) for row in table.rows),
     )
+
+
+def _heading(part: str) -> str:
+    tag, _, value = part.partition("=")
+    return f"{tag} {value}" if value.isdecimal() else value or "all"
 
 
 def _difficulty(part: str) -> int:
@@ -37,4 +42,6 @@ def _difficulty(part: str) -> int:
 
 def _line(row: ReportedRow, columns: list[tuple[str, str]]) -> ReportedLine:
     values = [row.scores.get(benchmark, {}).get(part) for benchmark, part in columns]
-    return ReportedLine(model=row.model, method=method_title(row.method), cells=tuple("" if v is None else f"{v:.2f}" for v in values))
+    return ReportedLine(
+        model=row.model, method=METHOD_TITLES.get(row.method, row.method), cells=tuple("" if v is None else f"{v:.2f}" for v in values)
+    )

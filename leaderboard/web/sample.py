@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from harness.errors import RunLogError
 from leaderboard.records import RunInfo, SampleFilter, SampleInfo
 from leaderboard.store import MOST_COUNTED, Store
-from leaderboard.transcripts import Token, TokenCredit, Transcript, read_token_credit, read_transcript
+from leaderboard.transcripts import Token, TokenCredit, Transcript, read_token_credit, read_transcript, unsealed
 from leaderboard.web.pages import Choice, Link, OtherVerdict, SampleLine, SamplePage, SamplesPage, TokenMark, TurnCard, Verdict
 from leaderboard.words import HIDDEN, is_hidden, method_title
 
@@ -50,17 +50,19 @@ def sample_page(store: Store, run: RunInfo, sample: SampleInfo, show_gated: bool
     """One attempt as it happened. A run directory that has gone leaves the verdict and says so."""
     hidden = is_hidden(sample.benchmark, sample.gold, show_gated)
     transcript = transcript_of(run, sample)
+    plain = None if hidden else unsealed(transcript.data)
+    question, gold = plain or (sample.question, sample.gold)
     href = f"/runs/{quote(run.run_id)}"
     return SamplePage(
         run_id=run.run_id,
         run_href=href,
         list_href=f"{href}/samples?" + urlencode(_siblings(sample)),
         attempt_id=sample.attempt_id,
-        question=HIDDEN if hidden else sample.question,
+        question=HIDDEN if hidden else question,
         facts=tuple(_facts(sample)),
         verdict=verdict_of(sample.value, sample.verdict),
         answer=None if sample.answer is None else HIDDEN if hidden else sample.answer,
-        gold=None if hidden else sample.gold,
+        gold=None if hidden else gold,
         layer=sample.layer or "",
         judge=sample.judge or "",
         judge_words="" if hidden else sample.detail or "",

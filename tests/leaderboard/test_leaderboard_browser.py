@@ -123,6 +123,14 @@ def test_every_page_fits_is_silent_and_accessible(browser: "playwright.Browser",
     context.close()
 
 
+def wait_for(page: "playwright.Page", expression: str, seconds: float = 30.0) -> None:
+    """Until a JavaScript expression is true; the page's policy forbids the eval behind ``page.wait_for_function``."""
+    until = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < until, f"{expression} stayed false for {seconds:.0f} s"
+        page.wait_for_timeout(100)
+
+
 def first_probe(page: "playwright.Page", url: str) -> str:
     page.goto(f"{url}{RUN}/samples?purpose=probe")
     return page.locator("tbody th a").first.get_attribute("href") or ""
@@ -148,10 +156,10 @@ def test_with_javascript_filters_change_the_page_in_place_and_curves_answer(brow
     page.goto(board_url)
     page.evaluate("window.same = true")
     page.get_by_label("Model").select_option("tiny")
-    page.wait_for_function("document.querySelectorAll('tr.model').length === 1")
+    wait_for(page, "document.querySelectorAll('tr.model').length === 1")
     assert page.evaluate("window.same") and "model=tiny" in page.url
     page.go_back()
-    page.wait_for_function("document.querySelectorAll('tr.model').length === 3")
+    wait_for(page, "document.querySelectorAll('tr.model').length === 3")
     page.goto(board_url + RUN)
     chart = page.locator("figure.chart.drawn").first
     assert page.locator("figure.chart.lines:visible").count() == page.locator("figure.chart.drawn:visible").count() >= 8
@@ -175,17 +183,17 @@ def test_the_page_follows_a_run_through_a_server_restart(browser: "playwright.Br
     lines = "[...document.querySelectorAll('#log li')].map(li => li.textContent.split(',')[0])"
     with serving(home) as url:
         page.goto(url + "/runs/tiny-actguide-s0")
-        page.wait_for_function("document.getElementById('link').textContent.startsWith('Connected')")
+        wait_for(page, "document.getElementById('link').textContent.startsWith('Connected')")
         steps(3, 5)
-        page.wait_for_function(f"{lines}.includes('step 4')", timeout=20_000)
+        wait_for(page, f"{lines}.includes('step 4')")
     steps(5, 7)  # while the server is down
     with serving(home, int(url.rsplit(":", 1)[1])):
-        page.wait_for_function(f"{lines}.includes('step 6')", timeout=30_000)
+        wait_for(page, f"{lines}.includes('step 6')")
         assert page.evaluate(lines) == [f"step {i}" for i in range(7)]
         with Recorder(run_dir) as log:
             log.record(Kind.RUN, {"phase": "finished", "run_id": "tiny-actguide-s0"})
-        page.wait_for_function("document.getElementById('link').textContent.startsWith('The run is over')", timeout=20_000)
-        page.wait_for_function("document.querySelector('.status').textContent === 'finished'", timeout=20_000)
+        wait_for(page, "document.getElementById('link').textContent.startsWith('The run is over')")
+        wait_for(page, "document.querySelector('.status').textContent === 'finished'")
         assert page.locator("figure.chart.drawn").count() > 3  # curves are drawn again after the page was refreshed in place
     page.close()
 

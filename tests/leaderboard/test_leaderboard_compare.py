@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from test_leaderboard_show import measured
 from test_leaderboard_web import client
 
+from harness.cipher import seal
 from harness.events import Cursor, Kind, Recorder, read_events
 from leaderboard.calibrations import read_calibrations, save_calibration
 from leaderboard.standings import build as build_standings
@@ -43,10 +44,10 @@ def test_two_runs_are_compared_on_every_shared_question(pages: TestClient) -> No
         and "exact McNemar, p\N{NO-BREAK SPACE}&lt;\N{NO-BREAK SPACE}0.001" in text
     )
     assert "a gap of about" in text and "A right, B wrong (45)" in text and "A wrong, B right (0)" in text and "1 to 40 of 45" in text
-    assert text.count(">side by side</a>") == 40
-    assert pages.get(f"/compare?a={RL}&b={BASE}&page=1").text.count(">side by side</a>") == 5
+    assert text.count(">side by side<") == 40
+    assert pages.get(f"/compare?a={RL}&b={BASE}&page=1").text.count(">side by side<") == 5
     mirrored = pages.get(f"/compare?a={BASE}&b={RL}&show=losses").text
-    assert "B is ahead: right alone on 45" in mirrored and mirrored.count(">side by side</a>") == 40
+    assert "B is ahead: right alone on 45" in mirrored and mirrored.count(">side by side<") == 40
     assert "No question is in this group" in pages.get(f"/compare?a={RL}&b={BASE}&show=losses").text
 
 
@@ -101,7 +102,7 @@ def test_an_address_of_the_board_holds_its_whole_state(pages: TestClient) -> Non
     assert query.address() == "/?view=forest&model=m&benchmark=gaia&sort=gaia%2Ftest&unfold=gaia%3Alevel&reported=0"
     assert BoardQuery().address() == "/" and query.address(unfold=(), view="table").count("unfold") == 0
     text = pages.get("/?model=qwen3-8b&unfold=gaia&unfold=webwalkerqa").text
-    heads = re.findall(r'class="sort"[^>]*>([^<]+)</a>', text)
+    heads = re.findall(r'class="sort"[^>]*>([^<]+)<', text)
     assert (
         heads == ["level 1", "level 2", "level 3", "all", "easy", "medium", "hard", "all"] and "smollm2" not in text.split("<table", 1)[1]
     )
@@ -187,6 +188,19 @@ def test_text_of_gated_sets_is_hidden_until_the_operator_says_otherwise(tmp_path
         hidden, shown = client(tmp_path).get(address).text, client(tmp_path, show_gated=True).get(address).text
         assert "made-up question" not in hidden and "answer 1" not in hidden and "made up" not in hidden and "hidden" in hidden, address
         assert "made-up question" in shown, address
+
+
+def test_a_sealed_question_is_read_from_its_cipher_for_the_operator_only(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "runs" / "s") as log:
+        start(log, Recipe(model="m", method="base", name="s"))
+        row = {"attempt_id": "a", "task_id": "t", "question": "(withheld)", "web": "w", "gold": None, "tags": {}, "purpose": "eval"}
+        row |= {"evaluation_id": None, "step": 0, "level": 0, "index": 0, "status": "answered", "answer": "x", "turns": [], "usage": {}}
+        row |= {"hint": None, "blob": None, "detail": "", "sealed": seal("t", ["Which made-up lake?", ["Blue Lake"]])}
+        log.record(Kind.ATTEMPT, row)
+        log.record(Kind.ATTEMPT, row | {"attempt_id": "b", "sealed": "damaged"})
+    hidden, shown = (client(tmp_path, show_gated=flag).get("/runs/s/samples/a").text for flag in (False, True))
+    assert "made-up lake" not in hidden and "Which made-up lake?" in shown and "Blue Lake" in shown
+    assert "(withheld)" in client(tmp_path, show_gated=True).get("/runs/s/samples/b").text
 
 
 def test_tokens_show_their_own_ratios_where_the_log_holds_them(tmp_path: Path) -> None:
