@@ -1,4 +1,4 @@
-"""The paper's tables and figures: every arm is a run that exists, the paper's numbers are those of its text, and the report says what was found."""
+"""The paper's tables and figures: every arm exists, the paper's numbers are those of its text, and the report says what was found."""
 
 from __future__ import annotations
 
