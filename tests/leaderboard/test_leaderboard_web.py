@@ -298,6 +298,11 @@ def test_a_taken_port_names_the_port_and_the_way_out() -> None:
     assert refusal.value.exit_code == 1
 
 
+def test_answers_are_sent_at_once() -> None:
+    with listen("127.0.0.1", 0) as sock:
+        assert sock.proto == socket.IPPROTO_TCP  # what asyncio asks before it sets TCP_NODELAY on a connection
+
+
 def test_axis_marks_cover_the_values_and_are_round() -> None:
     assert scale(0.0, 0.52) == (0.0, 0.6000000000000001, [0.0, 0.2, 0.4, 0.6000000000000001])
     assert scale(0.0, 0.0)[:2] == (0.0, 1.0)
