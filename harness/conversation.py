@@ -15,7 +15,7 @@ from harness.chat import Chat, call_text, hermes_frame
 from harness.engines.base import ChatEngine, ChatRequest, Engine, Request
 from harness.envs.base import Opening
 from harness.errors import ContextOverflowError, HarnessError
-from harness.guide import Guide, with_hint
+from harness.guide import UNGUIDED, Guide, with_hint
 from harness.types import Action, FinishReason, Ids, Message, Span, Trajectory, Usage
 
 if TYPE_CHECKING:
@@ -36,10 +36,12 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """What remains of a conversation. ``target`` holds the contexts of the unguided view; ``usage`` is what an endpoint counted."""
+    """What remains of a conversation. ``target`` holds the contexts of the unguided view, ``teacher`` those of a teacher's, where one was
+    declared; ``usage`` is what an endpoint counted."""
 
     trajectory: Trajectory
     target: tuple[Ids, ...]
+    teacher: tuple[Ids, ...] | None = None
     usage: Usage | None = None
 
 
@@ -61,13 +63,20 @@ class Conversation(Protocol):
     def spoken(self) -> Spoken: ...
 
 
-def converse(engine: Engine | ChatEngine, chat: Chat | None, *, config: AgentConfig, temperature: float, session: str) -> Conversation:
-    """The conversation that suits an engine; those that continue token ids need the model's chat format."""
+def converse(
+    engine: Engine | ChatEngine, chat: Chat | None, *, config: AgentConfig, temperature: float, session: str, teacher: Guide = UNGUIDED
+) -> Conversation:
+    """The conversation that suits an engine; those that continue token ids need the model's chat format.
+
+    ``teacher`` declares one more view of it: what its hints would have looked like to somebody who reads along.
+    """
     if isinstance(engine, ChatEngine):
+        if teacher:
+            raise HarnessError("an endpoint's turns are text and cannot be trained on, so nobody teaches it; use --engine hf or vllm")
         return TextConversation(engine=engine, config=config, temperature=temperature, session=session)
     if chat is None:
         raise HarnessError("an engine that continues token ids needs the model's chat format; pass chat=Chat.load(directory)")
-    return TokenConversation(engine=engine, chat=chat, config=config, temperature=temperature, session=session)
+    return TokenConversation(engine=engine, chat=chat, config=config, temperature=temperature, session=session, teacher=teacher)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,8 +88,10 @@ class TokenConversation:
     config: AgentConfig
     temperature: float
     session: str
+    teacher: Guide = UNGUIDED
     _behaviour: list[Ids] = field(default_factory=list)
     _target: list[Ids] = field(default_factory=list)
+    _teacher: list[Ids] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
 
     def open(self, opening: Opening, guide: Guide, replayed: Sequence[tuple[Action, str]]) -> None:
@@ -89,6 +100,8 @@ class TokenConversation:
         given = tuple(i for action, result in replayed for i in (*self.chat.turn(call_text(action)), *self.chat.observation((result,))))
         self._behaviour.append(seen + given)
         self._target.append(plain + given if guide.keep_replay else plain)
+        if self.teacher:
+            self._teacher.append(self.chat.prompt(with_hint(opening.messages, self.teacher.hint(0)), opening.tools))
 
     async def reply(self, seed: int) -> Said | None:
         response, longest = self._used()
@@ -101,6 +114,8 @@ class TokenConversation:
         return Said(text=self.chat.decode(span.ids), finish=span.finish, generated=len(span.ids))
 
     def observe(self, texts: Sequence[str], hint: str = "") -> None:
+        if self.teacher:
+            self._teacher.append(self.chat.observation((*texts[:-1], texts[-1] + self.teacher.hint(len(self._teacher)))))
         self._target.append(self.chat.observation(texts))
         self._behaviour.append(self.chat.observation((*texts[:-1], texts[-1] + hint)))
 
@@ -109,13 +124,14 @@ class TokenConversation:
         return Spoken(
             trajectory=Trajectory(contexts=tuple(self._behaviour[:n]), spans=tuple(self._spans)),
             target=tuple(self._target[:n]),
+            teacher=tuple(self._teacher[:n]) if self.teacher else None,
         )
 
     def _used(self) -> tuple[int, int]:
         """(response tokens so far, length of the longest view)."""
         sampled = sum(len(z.ids) for z in self._spans)
         response = sampled + sum(len(c) for c in self._target[1:])
-        return response, sampled + max(sum(map(len, self._behaviour)), sum(map(len, self._target)))
+        return response, sampled + max(sum(map(len, view)) for view in (self._behaviour, self._target, self._teacher))
 
     def _ids(self) -> Ids:
         pending = self._behaviour[len(self._spans) :]

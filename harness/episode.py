@@ -1,8 +1,8 @@
 """One episode as one coroutine: render, generate, parse, act, until an answer or a budget ends it.
 
-The opening goes to the model in all views at once: the behaviour view (what the policy sees, with its guidance if there is any) and the
-target view (the same messages without it). Whether turns are token ids or text is the conversation's business. Nothing here knows why
-guidance is given, who trains on the result, or how it is scored.
+The opening goes to the model in all views at once: the behaviour view (what the policy sees, with its guidance if there is any), the
+target view (the same messages without it), and a teacher's view where one is declared. Whether turns are token ids or text is the
+conversation's business. Nothing here knows why guidance is given, who trains on the result, or how it is scored.
 """
 
 from __future__ import annotations
@@ -48,13 +48,16 @@ class Draw:
     level: int = 0
     index: int = 0
     guide: Guide = UNGUIDED
+    teacher: Guide = UNGUIDED  # declares a teacher's view: the same episode as it looks behind these hints
     scope: str = ""
     """Keeps attempts of equally named tasks apart within one run (benchmark, variant); no part of the seed."""
 
     def __post_init__(self) -> None:
-        if self.purpose is Purpose.EVAL and (self.level or self.guide):
-            words = f"guidance (level {self.level}, {self.guide.words()!r})"
+        if self.purpose is Purpose.EVAL and (self.level or self.guide or self.teacher):
+            words = f"guidance (level {self.level}, {(self.guide or self.teacher).words()!r})"
             raise HarnessError(f"{self.attempt_id}: {words}; evaluation is always unguided")
+        if self.teacher.prefix or self.teacher.replay or (self.teacher and self.guide):
+            raise HarnessError(f"{self.attempt_id}: a teacher looks at unguided turns through hints, it can be given nothing else")
 
     @property
     def attempt_id(self) -> str:
@@ -79,7 +82,8 @@ async def run_episode(
 
     ``chat`` may be None where the engine takes messages. ``budget`` is what all episodes of an evaluation share.
     """
-    talk = converse(engine, chat, config=config, temperature=temperature, session=f"{draw.run_seed}/{draw.attempt_id}")
+    session = f"{draw.run_seed}/{draw.attempt_id}"
+    talk = converse(engine, chat, config=config, temperature=temperature, session=session, teacher=draw.teacher)
     budget = budget or Budget()
     turns: list[Turn] = []
     answer: str | None = None
@@ -115,6 +119,7 @@ async def run_episode(
         index=draw.index,
         detail=detail,
         usage=spoken.usage,
+        teacher=spoken.teacher,
     )
 
 

@@ -68,8 +68,10 @@ def usage(attempt: Attempt, seconds: float) -> dict[str, Any]:
 
 
 def attempt_blob(attempt: Attempt, pieces: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The token-exact record: contexts of both views, spans, and the sampled tokens as readable pieces."""
+    """The token-exact record: contexts of every view, spans, and the sampled tokens as readable pieces."""
+    teacher = {} if attempt.teacher is None else {"teacher": [list(c) for c in attempt.teacher]}
     return {
+        **teacher,
         "contexts": [list(c) for c in attempt.trajectory.contexts],
         "target": [list(c) for c in attempt.target],
         "spans": [

@@ -58,6 +58,10 @@ _BUILT_IN = {
     "trainers": {
         "zero-rl": ("trainers.algorithms.grpo:ZeroRL", "GRPO without guidance"),
         "actguide": ("trainers.algorithms.actguide:ActGuide", "ActGuide-RL: failed groups are rescued by the smallest sufficient plan"),
+        "sft": ("trainers.algorithms.sft:SFT", "cross-entropy on expert conversations (--data sft=FILE, or the question set's own)"),
+        "sft-rl": ("trainers.algorithms.sft:SFTZeroRL", "SFT, then zero-RL from its checkpoint"),
+        "sft-actguide": ("trainers.algorithms.sft:SFTActGuide", "SFT, then ActGuide from its checkpoint"),
+        "opsd": ("trainers.algorithms.opsd:OPSD", "self-distillation: the policy with the full plan teaches the policy without it"),
     },
     "presets": {
         "paper": ("trainers.presets:PAPER", "Table 6, and Algorithm 1 to the letter"),

@@ -6,7 +6,7 @@ Nothing here knows what a row means, and nothing is skipped: a file is read whol
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,17 @@ def read_json(path: Path) -> Any:
 
 def read_rows(path: Path) -> list[Row]:
     """The objects of a JSONL file (one a line, blank lines allowed) or of a ``.json`` file that holds a list of objects."""
-    return _rows_of_list(path) if path.suffix == ".json" else _rows_of_lines(path)
+    rows = []
+    for row in each_row(path):
+        if isinstance(row, DataError):
+            raise row
+        rows.append(row)
+    return rows
+
+
+def each_row(path: Path) -> Iterator[Row | DataError]:
+    """Like ``read_rows``, for readers that name every broken row: one that is no object comes as the error about it."""
+    yield from _rows_of_list(path) if path.suffix == ".json" else _rows_of_lines(path)
 
 
 def read_text(path: Path) -> str:
@@ -110,29 +120,26 @@ def describe(value: object) -> str:
     return f"{kinds.get(type(value), type(value).__name__)} ({text[:40]}{'...' if len(text) > 40 else ''})"
 
 
-def _rows_of_lines(path: Path) -> list[Row]:
-    rows = []
+def _rows_of_lines(path: Path) -> Iterator[Row | DataError]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):  # not splitlines: U+2028 may stand inside a JSON string
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except json.JSONDecodeError as broken:
-            raise DataError(
-                f"{path}, row {number}: not valid JSON ({broken.msg} at column {broken.colno}); expected one object a line."
-            ) from broken
-        rows.append(_row(path, number, value))
-    return rows
+            yield DataError(f"{path}, row {number}: not valid JSON ({broken.msg} at column {broken.colno}); expected one object a line.")
+            continue
+        yield _row(path, number, value)
 
 
-def _rows_of_list(path: Path) -> list[Row]:
+def _rows_of_list(path: Path) -> Iterator[Row | DataError]:
     value = read_json(path)
     if not isinstance(value, list):
         raise DataError(f"{path}: holds {describe(value)}, expected a list of objects.")
-    return [_row(path, number, item) for number, item in enumerate(value, start=1)]
+    yield from (_row(path, number, item) for number, item in enumerate(value, start=1))
 
 
-def _row(path: Path, number: int, value: object) -> Row:
+def _row(path: Path, number: int, value: object) -> Row | DataError:
     if not isinstance(value, dict):
-        raise DataError(f"{path}, row {number}: {describe(value)}, expected an object.")
+        return DataError(f"{path}, row {number}: {describe(value)}, expected an object.")
     return Row(path=path, number=number, data=value)

@@ -214,7 +214,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What one episode produced. ``target`` holds the contexts of the unguided view; it equals the behaviour's when level is 0."""
+    """What one episode produced. ``target`` holds the contexts of the unguided view; it equals the behaviour's when level is 0.
+
+    ``teacher``, where one was declared, holds the contexts in which a teacher looks at the same spans.
+    """
 
     id: str
     task: Task
@@ -229,6 +232,7 @@ class Attempt:
     step: int = 0
     index: int = 0  # place within its group of N
     detail: str = ""  # words for an outage or a truncation
+    teacher: tuple[Ids, ...] | None = None
     usage: Usage | None = None  # what an endpoint counted; None where the trajectory holds every token
 
     def __post_init__(self) -> None:
@@ -252,6 +256,8 @@ class Score:
     def __post_init__(self) -> None:
         if (self.value is None) == (self.status is ScoreStatus.JUDGED):
             raise HarnessError(f"a score has a value exactly when it was judged, got {self.value!r} with {self.status}")
+        if self.value is not None and not 0 <= self.value <= 1:  # also NaN, which must not reach a mean
+            raise HarnessError(f"a score lies in [0, 1], got {self.value!r} from {self.layer}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +270,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """All trajectories that share one baseline. ``probes`` counts every trajectory drawn at other levels on the way."""
+    """All trajectories that share one baseline. ``probes`` counts every trajectory drawn at other levels on the way.
+
+    ``demonstrations`` are an expert's, in the form of episodes: nobody sampled them, so they have no score, and NaN for log-probabilities.
+    """
 
     task: Task
     step: int
@@ -273,6 +282,7 @@ class Group:
     probes: tuple[tuple[int, bool], ...] = ()  # (level, did it suffice), in the order tried
     discarded: tuple[Member, ...] = ()  # drawn, paid for, not trained: failed probe levels, replaced groups
     delta: float = 1.0
+    demonstrations: tuple[Trajectory, ...] = ()
 
     def best(self, guided: bool) -> float | None:
         """Best reward among guided or unguided members; None if none of them has a score."""

@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from harness.budget import Budget
 from harness.chat import Chat
+from harness.config import Section, operational
 from harness.engines.base import ChatEngine, Engine
 from harness.envs.base import Env
 from harness.episode import AgentConfig, Draw, run_episode
 from harness.events import Kind
 from harness.records import attempt_blob, attempt_record, judgement_record
-from harness.types import Member, Task
+from harness.types import Attempt, Member, ScoreStatus, Status, Task
 from judges.base import Judge, score_attempt
+
+T = TypeVar("T")
+
+
+class OutageConfig(Section):
+    """What happens when a tool or a judge is down. Nothing that an outage cut short is ever scored."""
+
+    retries: int = operational(3, ge=0)
+    """How often an episode or a judgement that met an outage is tried again."""
+    pause: float = operational(10.0, ge=0)
+    """Seconds before the first retry; each further pause is twice as long."""
+    tolerate: float = operational(0.25, ge=0, le=1)
+    """Share of a training step's attempts that may stay unscored after all retries; beyond it the run saves itself and stops."""
 
 
 class Log(Protocol):
@@ -42,6 +56,9 @@ class Sampler:
     log: Log
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1024))
     """How many episodes may be open at once; as many as the engine has slots keeps every open episode's cache."""
+    outages: OutageConfig = field(default_factory=lambda: OutageConfig(retries=0))
+    notice: Callable[[str], None] = lambda words: None
+    """Told when something is down and will be tried again."""
     budget: Budget | None = None
     """What all episodes of an evaluation may spend together."""
 
@@ -49,16 +66,22 @@ class Sampler:
         """Run, judge and record one attempt. The record is complete before the member is returned."""
         async with self.gate:
             began = time.perf_counter()
-            attempt = await run_episode(
-                draw,
-                env=self.env(draw.task),
-                engine=self.engine,
-                chat=self.chat,
-                config=self.agent,
-                temperature=temperature,
-                budget=self.budget,
-            )
-        score = await score_attempt(self.judge, attempt)
+
+            def episode() -> Awaitable[Attempt]:
+                return run_episode(
+                    draw,
+                    env=self.env(draw.task),  # single use
+                    engine=self.engine,
+                    chat=self.chat,
+                    config=self.agent,
+                    temperature=temperature,
+                    budget=self.budget,
+                )
+
+            attempt = await self._patiently(episode, lambda a: a.detail if a.status is Status.TOOL_OUTAGE else None)
+        score = await self._patiently(
+            lambda: score_attempt(self.judge, attempt), lambda s: s.detail if s.status is ScoreStatus.TRANSPORT_ERROR else None
+        )
         blob = None
         if self.chat is not None:  # an endpoint's turns are text, and the event holds all of it
             blob = self.log.blob(attempt_blob(attempt, [self.chat.pieces(z.ids) for z in attempt.trajectory.spans]))
@@ -67,3 +90,19 @@ class Sampler:
         self.log.record(Kind.ATTEMPT, record)
         self.log.record(Kind.JUDGEMENT, judgement_record(attempt.id, self.judge.name, score))
         return Member(attempt=attempt, score=score)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]], outage: Callable[[T], str | None]) -> T:
+        """Call until ``outage`` finds none, as often and with such pauses as are set; the last result stands, whatever it is."""
+        for number in range(self.outages.retries):
+            result = await call()
+            if (why := outage(result)) is None:
+                return result
+            pause = self.outages.pause * 2**number
+            self.notice(f"outage: {why or 'a back end is down'}; trying again in {pause:g} s")
+            await asyncio.sleep(pause)
+        return await call()
+
+
+def lost_to_outage(member: Member) -> bool:
+    """Whether a member has no score because a tool, the engine or the judge was down."""
+    return member.score.status in (ScoreStatus.OUTAGE, ScoreStatus.TRANSPORT_ERROR)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from harness.errors import OutageError
 from harness.types import Attempt, Score, ScoreStatus, Status
 
 
 class Judge(Protocol):
-    """Sees only the question, the gold answers and the extracted answer; never the transcript."""
+    """Sees only the question, the gold answers and the extracted answer; never the transcript. May raise ``OutageError``."""
 
     @property
     def name(self) -> str: ...
@@ -27,7 +28,10 @@ async def score_answer(judge: Judge, status: Status, question: str, gold: tuple[
         return Score(value=None, status=ScoreStatus.OUTAGE, layer="episode", detail=detail)
     if answer is None:
         return Score(value=0.0, status=ScoreStatus.JUDGED, layer="no-answer", detail=status)
-    return await judge.score(question, gold, answer)
+    try:
+        return await judge.score(question, gold, answer)
+    except OutageError as error:
+        return Score(value=None, status=ScoreStatus.TRANSPORT_ERROR, layer=judge.name, detail=str(error))
 
 
 async def close_judge(judge: Judge) -> None:

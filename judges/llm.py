@@ -118,5 +118,7 @@ def _local(name: str) -> JudgeModel:
     from judges.models import LocalModel
 
     _, directory = model_directory(name)
-    engine = load("engines", "hf")(directory, EngineConfig(context=8192, slots=4))
-    return LocalModel(engine=engine, chat=Chat.load(directory), name=Path(name).name, place=str(directory))
+    config = EngineConfig(context=8192, slots=4)
+    return LocalModel(
+        name=Path(name).name, place=str(directory), load=lambda: (load("engines", "hf")(directory, config), Chat.load(directory))
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,25 +47,28 @@ class JudgeModel(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LocalModel:
-    """A model in this process; greedy. Nothing holds it to the form of a reply but the examples."""
+    """A model in this process, loaded when it is first asked; greedy. Nothing holds it to the form of a reply but the examples."""
 
-    engine: Engine
-    chat: Chat
     name: str
     place: str
+    load: Callable[[], tuple[Engine, Chat]]
+    _loaded: tuple[Engine, Chat] | None = None
 
     async def complete(self, messages: list[Message], contract: Contract) -> Reply:
-        ids = self.chat.prompt(messages, ())
+        self._loaded = self._loaded or self.load()
+        engine, chat = self._loaded
+        ids = chat.prompt(messages, ())
         seed = request_seed(0, "judge", *(str(m["content"]) for m in messages[-1:]))
         try:
-            span = await self.engine.generate(
+            span = await engine.generate(
                 Request(ids=ids, max_tokens=contract.max_tokens, temperature=0.0, seed=seed, session=f"judge/{seed}")
             )
         except EngineError as error:
             raise OutageError(f"the judging model {self.name} failed: {error}") from error
-        return Reply(text=self.chat.decode(span.ids), model=self.name)
+        return Reply(text=chat.decode(span.ids), model=self.name)
 
     async def close(self) -> None:
-        await self.engine.close()
+        if self._loaded is not None:
+            await self._loaded[0].close()

@@ -20,7 +20,7 @@ BASE = "base"
 Key = tuple[str, str, str]
 """Model, method, recipe: what makes an entry."""
 
-METHOD_ORDER = {BASE: 0, "zero-rl": 1, "opsd": 2, "sft": 3, "actguide": 9}
+METHOD_ORDER = {BASE: 0, "zero-rl": 1, "opsd": 2, "sft": 3, "sft-rl": 4, "sft-actguide": 5, "actguide": 9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,12 @@ class Measurement:
     def entry(self) -> Key:
         """The board's row that this measurement belongs to; bases are one row whatever their settings."""
         return self.model, self.method, "" if self.method == BASE else self.recipe
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The score if every question without a verdict were wrong, and if all of them were right."""
+        right, asked = sum(self.verdicts.values()), max(self.n, len(self.verdicts), 1)
+        return right / asked, (right + asked - len(self.verdicts)) / asked
 
     @property
     def coverage(self) -> float:
@@ -226,7 +232,9 @@ def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bo
     notes = []
     coverage = min(m.coverage for m in found)
     if coverage < 1:
-        notes.append(f"coverage {coverage:.0%}: the other questions got no verdict (outage or undecided) and are left out")
+        low, high = (min(values) if side == 0 else max(values) for side, values in enumerate(zip(*(m.bounds for m in found), strict=True)))
+        missing = f"with them the score lies between {low:.1%} and {high:.1%}"
+        notes.append(f"coverage {coverage:.0%}: the other questions got no verdict (outage or undecided) and are left out; {missing}")
     if usual is not None and found[0].comparability != usual.comparability:
         parts = differing_parts(found[0], usual)
         differs = "; ".join(parts) if parts else "the log does not say which part"

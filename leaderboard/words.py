@@ -17,7 +17,15 @@ GATED = ("gaia", "gpqa", "xbench", "browsecomp")
 
 HIDDEN = "hidden: a gated set"
 
-METHOD_TITLES = {"base": "base", "zero-rl": "+ RL (zero-RL)", "actguide": "+ ActGuide-RL", "sft": "+ SFT", "opsd": "+ OPSD"}
+METHOD_TITLES = {
+    "base": "base",
+    "zero-rl": "+ RL (zero-RL)",
+    "opsd": "+ OPSD",
+    "sft": "+ SFT",
+    "sft-rl": "+ SFT + RL",
+    "sft-actguide": "+ SFT + ActGuide-RL",
+    "actguide": "+ ActGuide-RL",
+}
 
 
 def method_title(method: str) -> str:

@@ -113,6 +113,7 @@ class FakeLearner:
         self.version = 0
         self.weight = 0
         self.batches: list[Batch] = []
+        self.restarts: list[tuple[str, float | None]] = []  # (folder's parent, lr)
 
     def update(self, batch: Batch) -> UpdateReport:
         self.batches.append(batch)
@@ -145,6 +146,11 @@ class FakeLearner:
 
     def load(self, folder: Path) -> None:
         self.version, self.weight = json.loads((folder / "learner.json").read_text())
+
+    def restart(self, directory: Path, lr: float | None = None) -> None:
+        assert directory.is_dir()
+        self.restarts.append((directory.parent.name, lr))
+        self.weight += 1  # a fresh optimiser is another state
 
     def close(self) -> None:
         return None

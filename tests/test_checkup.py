@@ -193,6 +193,18 @@ def test_a_probe_of_another_package_adds_its_rows_and_one_that_fails_hides_nothi
     assert "ValueError" in rows[0].found
 
 
+def test_a_named_judge_and_a_named_web_are_tried(tmp_path: Path) -> None:
+    from harness.cli import probes
+
+    assert probes.judge("exact").state is probes.State.OK
+    assert probes.judge("llm").state is probes.State.ABSENT and "--judge llm:http" in probes.judge("llm").remedy
+    page = {"url": "corpus://limmat", "title": "Limmat", "text": "A river of Zurich."}
+    (tmp_path / "pages.json").write_text(json.dumps([page]))
+    found = probes.web(f"corpus:{tmp_path / 'pages.json'}")
+    assert found.state is probes.State.OK and "corpus://limmat and reads 18 characters" in found.found
+    assert probes.web(f"corpus:{tmp_path / 'none.jsonl'}").state is probes.State.BROKEN
+
+
 def test_options_for_models_alone_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(doctor, ["--quick"]) == 2
     assert "--model NAME" in capsys.readouterr().err

@@ -126,6 +126,8 @@ def test_the_doctor_reports_every_part_and_fails_only_for_what_every_run_needs(h
         "vLLM",
         "lm-eval",
         "judge exact",
+        "judge llm",
+        "judge gaia",
         "search",
         "database",
         "disk",

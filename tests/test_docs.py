@@ -28,7 +28,9 @@ def test_every_command_stands_in_the_readme(command: str) -> None:
     assert f"harness {command}" in README
 
 
-@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in ("trainers", "benchmarks", "judges", "engines", "models") for n in names(k)])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(k, n) for k in ("trainers", "presets", "benchmarks", "judges", "engines", "models") for n in names(k)]
+)
 def test_every_name_stands_in_the_readme(kind: str, name: str) -> None:
     assert f"`{name}`" in README, f"{kind}: {name}"
 

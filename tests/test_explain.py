@@ -80,6 +80,14 @@ def test_without_a_terminal_there_is_one_line_a_difference() -> None:
     assert said("explain", "--preset", "paper", "--against", "paper").stdout.startswith("paper and paper are the same.\n")
 
 
+@pytest.mark.parametrize("preset", names("presets"))
+def test_no_models_own_entry_shows_through_a_preset(preset: str) -> None:
+    for model in names("models"):
+        left = {row.key for row in differences(resolved(preset, "actguide", model), resolved(preset, "actguide", None))}
+        assert {key for key in left if key.startswith("algorithm.") or key in load("presets", preset).settings} == set()
+    assert load("presets", "paper").settings.keys() == load("presets", "release").settings.keys()
+
+
 def test_settings_of_guidance_are_left_out_for_a_trainer_without_it() -> None:
     keys = {row["key"] for row in explained("--preset", "paper", "--against", "release", "--trainer", "zero-rl")["differences"]}
     assert "algorithm.objective.dual_clip" in keys and not any("guidance" in key for key in keys)

@@ -28,10 +28,11 @@ class Best:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoints:
-    """Folders ``step-000010`` below ``folder``; only the best one and the newest ``keep`` stay."""
+    """Folders ``step-000010`` below ``folder``; only the best one, those of the steps ``pinned`` and the newest ``keep`` stay."""
 
     folder: Path
     keep: int = 2
+    pinned: tuple[int, ...] = ()
     origin: Mapping[str, object] = field(default_factory=dict)  # written beside the weights as harness.json
 
     def path(self, step: int) -> Path:
@@ -48,8 +49,8 @@ class Checkpoints:
         state.save(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        best = self.best()
-        for old in self.complete()[: -self.keep]:
+        best, pinned = self.best(), {self.path(step) for step in self.pinned}
+        for old in [folder for folder in self.complete() if folder not in pinned][: -self.keep]:
             if best is None or old != self.path(best.step):
                 shutil.rmtree(old)
         files = {str(p.relative_to(final)): _sha256(p) for p in sorted(final.rglob("*")) if p.is_file()}

@@ -11,6 +11,7 @@ from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
 from harness.trackers import TrackerName
+from judges.attempts import OutageConfig
 from trainers.learner.base import LearnerConfig
 
 
@@ -26,7 +27,7 @@ class RunConfig(Section):
     seed: int = identity(0)
     """Seeds the order of tasks and every sampled token."""
     steps: int = operational(64, ge=1)
-    """Training steps."""
+    """Training steps (where a trainer has several phases: those of the last)."""
     token_budget: int | None = operational(None, ge=1)
     """End the run once this many tokens were generated, probes counted (null: no such limit)."""
     tasks_per_step: int = identity(32, ge=1)
@@ -66,6 +67,7 @@ class RunConfig(Section):
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()
     learner: LearnerConfig = LearnerConfig()
+    outage: OutageConfig = OutageConfig()
     algorithm: SerializeAsAny[Section] = Section()
 
     @model_validator(mode="after")

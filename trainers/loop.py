@@ -18,14 +18,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from harness.engines.base import Engine
-from harness.errors import HarnessError
+from harness.errors import HarnessError, OutageError
 from harness.events import Kind
 from harness.records import group_record
 from harness.types import Group, Task, Trajectory
-from judges.attempts import Sampler
-from trainers.algorithms.base import Algorithm
+from judges.attempts import Sampler, lost_to_outage
 from trainers.checkpoints import Best, Checkpoints
-from trainers.learner.base import Learner, UpdateReport
+from trainers.learner.base import Learner, TrainingDiverged, UpdateReport
+from trainers.objectives.base import Stream
+from trainers.phases import Material, Phase, Timeline
 from trainers.report import Spent, credit_record, step_record
 from trainers.rollouts import StepRollouts
 from trainers.sample import Batch, Sample
@@ -61,8 +62,8 @@ class Schedule:
 class Training:
     """The parts of one run, already built."""
 
-    tasks: Sequence[Task]
-    algorithm: Algorithm
+    timeline: Timeline
+    tasks: Mapping[Material, Sequence[Task]]
     sampler: Sampler
     learner: Learner
     engine: Engine
@@ -82,9 +83,11 @@ async def train(run: Training, state: RunState) -> RunState:
         stepper = _Stepper(run, thread)
         await stepper.sync()
         while not run.schedule.ended(state):
+            if state.step in run.timeline.starts:
+                await stepper.begin_phase(state)
             state = await stepper.step(state)
             last = run.schedule.ended(state)
-            if last or state.step % run.schedule.checkpoint_every == 0:
+            if last or state.step % run.schedule.checkpoint_every == 0 or state.step in run.timeline.starts:
                 await stepper.checkpoint(state)
             if last or (run.schedule.evaluate_every and state.step % run.schedule.evaluate_every == 0):
                 await stepper.keep_if_best(state, await run.evaluate(state))
@@ -106,26 +109,36 @@ class _Stepper:
         learner, engine = self._run.learner, self._run.engine
         sent = await self._on_learner(learner.checksum)
         weights = await self._on_learner(lambda: list(learner.weights()))
+        if not all(bool(tensor.isfinite().all()) for _, tensor in weights):
+            raise TrainingDiverged(f"update {learner.version} left weights that are not finite; {self._kept()}")
         loaded = await engine.sync(weights, learner.version)
         if loaded != sent:
             raise HarnessError(f"the engine holds other weights than the learner after sync {learner.version} ({loaded} against {sent})")
 
+    async def begin_phase(self, state: RunState) -> None:
+        """Start over from the checkpoint of this very step, which the last step of the phase before has made."""
+        folder, phase = self._run.checkpoints.path(state.step) / "hf", self._run.timeline.at(state.step)
+        await self._on_learner(lambda: self._run.learner.restart(folder, phase.lr))
+        await self.sync()
+
     async def step(self, state: RunState) -> RunState:
         run, schedule = self._run, self._run.schedule
+        phase = run.timeline.at(state.step)
         began = time.perf_counter()
-        tasks = tasks_of_step(run.tasks, schedule.seed, state.step, schedule.tasks_per_step)
-        groups = await self._collect(tasks, state.step)
+        tasks = tasks_of_step(run.tasks[phase.material], schedule.seed, state.step, schedule.tasks_per_step)
+        groups = await self._collect(phase, tasks, state.step)
+        await self._stop_at_outage(state, groups)
         rolled = time.perf_counter()
-        samples = run.algorithm.credit(groups)
+        samples, objective = phase.algorithm.credit(groups), phase.algorithm.objective()
         mismatch = await self._mismatch(groups)
-        if run.denominator == "learner":
+        if run.denominator == "learner" and Stream.BEHAVIOUR in objective.streams:
             samples = await self._recomputed(samples, groups)
         batch = Batch(
             minibatches=_minibatches(samples, tasks, schedule.minibatch_tasks),
-            objective=run.algorithm.objective(),
+            objective=objective,
             temperature=run.sampler.agent.temperature,
         )
-        report = await self._on_learner(lambda: run.learner.update(batch)) if batch.minibatches else None
+        report = await self._update(batch) if batch.minibatches else None
         updated = time.perf_counter()
         if report is not None:
             await self.sync()
@@ -148,16 +161,43 @@ class _Stepper:
         checkpoints.mark_best(Best(step=state.step, score=score))
         self._run.log.record(Kind.BEST, {"step": state.step, "score": score})
 
-    async def _collect(self, tasks: Sequence[Task], step: int) -> list[Group]:
-        run = self._run
-        rollouts = StepRollouts(sampler=run.sampler, run_seed=run.schedule.seed, step=step)
-        found = {group.task.id: group async for group in run.algorithm.collect(tasks, rollouts)}
-        return [found[task.id] for task in tasks]  # the order of arrival must not reach the update
+    async def _collect(self, phase: Phase, tasks: Sequence[Task], step: int) -> list[Group]:
+        rollouts = StepRollouts(sampler=self._run.sampler, run_seed=self._run.schedule.seed, step=step)
+        found = {group.task.id: group async for group in phase.algorithm.collect(tasks, rollouts)}
+        return [found[task.id] for task in tasks if task.id in found]  # the order of arrival must not reach the update
+
+    async def _stop_at_outage(self, state: RunState, groups: Sequence[Group]) -> None:
+        """End the run, saved as it stood before this step, where too much of the step was lost to an outage."""
+        drawn = [m for g in groups for m in (*g.members, *g.discarded)]
+        lost = [m for m in drawn if lost_to_outage(m)]
+        outages = self._run.sampler.outages
+        if not lost or len(lost) <= outages.tolerate * len(drawn):
+            return
+        found = self._run.checkpoints.latest()
+        if found is None or found[1].step != state.step:
+            await self.checkpoint(state)
+        raise OutageError(
+            f"{len(lost)} of {len(drawn)} attempts of step {state.step} met an outage, after {outages.retries} retries each "
+            f"({lost[0].score.detail or lost[0].score.layer}); nothing was trained on them. The run is saved as of step {state.step}: "
+            "mend what is down, then add --resume to the same command"
+        )
+
+    async def _update(self, batch: Batch) -> UpdateReport:
+        try:
+            return await self._on_learner(lambda: self._run.learner.update(batch))
+        except TrainingDiverged as error:
+            raise TrainingDiverged(f"{error}; {self._kept()}") from error
+
+    def _kept(self) -> str:
+        found = self._run.checkpoints.latest()
+        return f"the last good checkpoint is {found[0]}" if found else "no checkpoint had been made yet"
 
     async def _mismatch(self, groups: Sequence[Group], rows: int = 4) -> list[float]:
         """|engine - learner| log-probability of each sampled token of a few fresh trajectories, in the view they were sampled in."""
         attempts = [m.attempt for group in groups for m in group.members if m.attempt.trajectory.spans]
         chosen = [a.trajectory for a in attempts[:: max(1, len(attempts) // rows)][:rows]]
+        if not chosen:
+            return []
         learned = await self._learned(chosen)
         return [
             abs(theirs - ours)
@@ -183,6 +223,7 @@ class _Stepper:
     def _record(
         self, state: RunState, groups: list[Group], samples: list[Sample], report: UpdateReport | None, mismatch: list[float], spent: Spent
     ) -> RunState:
+        groups = [group for group in groups if group.members]  # demonstrations were not drawn, and have no outcome
         for group in groups:
             self._run.log.record(Kind.GROUP, group_record(group))
         drawn = sum(m.attempt.trajectory.sampled_tokens for g in groups for m in (*g.members, *g.discarded))

@@ -54,9 +54,9 @@ def step_record(
     generated = sum(m.attempt.trajectory.sampled_tokens for m in _drawn(groups))
     seconds = spent.rollout + spent.update + spent.sync
     metrics: dict[str, float | None] = {
-        **_group_metrics(groups, samples),
-        **_probe_metrics(groups),
+        **({**_group_metrics(groups, samples), **_probe_metrics(groups)} if groups else {}),
         **_length_metrics(groups),
+        "rows/trained": len(samples),
         "tokens/generated": generated,
         "tokens/generated_total": generated_total,
         "mismatch/logprob_max": max(mismatch, default=None),

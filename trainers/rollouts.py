@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.episode import Draw
 from harness.errors import HarnessError
 from harness.guide import UNGUIDED, Guide
-from harness.types import Member, Purpose, Task
+from harness.types import Member, Purpose, Task, Trajectory
 from judges.attempts import Sampler
+from trainers.demonstrations import demonstration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,13 +22,24 @@ class StepRollouts:
     step: int
 
     async def sample(
-        self, task: Task, *, size: int, level: int = 0, guide: Guide = UNGUIDED, purpose: Purpose = Purpose.TRAIN
+        self,
+        task: Task,
+        *,
+        size: int,
+        level: int = 0,
+        guide: Guide = UNGUIDED,
+        purpose: Purpose = Purpose.TRAIN,
+        teacher: Guide = UNGUIDED,
     ) -> tuple[Member, ...]:
         """``size`` trajectories of one task at one level, in the order of their index."""
         if bool(guide) != (level > 0):
             raise HarnessError(f"{task.id}: level {level} with the guide {guide.words()!r}; level 0 has none, every other level has one")
-        draws = [
-            Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, index=i, guide=guide) for i in range(size)
-        ]
+        first = Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, guide=guide, teacher=teacher)
+        draws = [replace(first, index=i) for i in range(size)]
         temperature = self.sampler.agent.temperature
         return tuple(await asyncio.gather(*(self.sampler.attempt(draw, temperature=temperature) for draw in draws)))
+
+    async def demonstration(self, task: Task) -> Trajectory:
+        if self.sampler.chat is None:
+            raise HarnessError("an endpoint's turns are text, and cannot be trained on; use --engine hf or vllm")
+        return await demonstration(task, self.sampler.env(task), self.sampler.chat)

@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The sampled tokens of a row among other contexts: all ids, and which of them were sampled."""
+
+    ids: Ids
+    mask: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One row: ids under the *target* view, which of them were sampled, and what each sampled token earns.
 
-    ``behaviour`` and ``advantages`` have one value per True in ``mask`` (N); position 0 is never sampled.
+    ``behaviour`` and ``advantages`` have one value per True in ``mask`` (N); position 0 is never sampled. ``teacher``: the view in which a
+    teacher looks at the same tokens, for objectives that have one.
     """
 
     attempt_id: str
@@ -30,6 +39,7 @@ class Sample:
     advantages: tuple[float, ...]
     guided: bool = False
     version: int = 0
+    teacher: View | None = None
 
     def __post_init__(self) -> None:
         n = sum(self.mask)
@@ -40,9 +50,20 @@ class Sample:
                 f"sample {self.attempt_id}: {n} sampled tokens, {len(self.behaviour)} behaviour log-probabilities, "
                 f"{len(self.advantages)} advantages; they must align"
             )
+        if self.teacher is not None and _sampled(self.teacher.ids, self.teacher.mask) != _sampled(self.ids, self.mask):
+            raise HarnessError(f"sample {self.attempt_id}: its teacher's view must hold the same sampled tokens")
 
     @classmethod
-    def of(cls, trajectory: Trajectory, *, attempt_id: str, group_id: str, advantage: float, guided: bool) -> Sample:
+    def of(
+        cls,
+        trajectory: Trajectory,
+        *,
+        attempt_id: str,
+        group_id: str,
+        advantage: float,
+        guided: bool = False,
+        teacher: Trajectory | None = None,
+    ) -> Sample:
         """A row from a trajectory already in its target view, the advantage spread over its sampled tokens."""
         n = trajectory.sampled_tokens
         return cls(
@@ -54,7 +75,17 @@ class Sample:
             advantages=(advantage,) * n,
             guided=guided,
             version=trajectory.spans[0].version,
+            teacher=None if teacher is None else View(ids=teacher.ids(), mask=teacher.sampled_mask()),
         )
+
+    @property
+    def width(self) -> int:
+        """Tokens of its longest view, which is what a forward must hold."""
+        return max(len(self.ids), 0 if self.teacher is None else len(self.teacher.ids))
+
+
+def _sampled(ids: Ids, mask: tuple[bool, ...]) -> list[int]:
+    return [token for token, sampled in zip(ids, mask, strict=True) if sampled]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,15 +40,15 @@ class QuestionSet:
     tasks: TaskSet
 
 
-def parse_data(pairs: Sequence[str]) -> dict[str, Path]:
-    """``NAME=PATH`` options as a mapping."""
+def parse_data(pairs: Sequence[str], others: Sequence[str] = ()) -> dict[str, Path]:
+    """``NAME=PATH`` options as a mapping; a name is a question set's, or one of ``others``."""
     found: dict[str, Path] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
         if not equals or not name or not path:
             raise UsageError(f"--data {pair!r}: expected NAME=PATH, e.g. musique=./musique100")
-        if name not in names("benchmarks") and not name.startswith(LM_EVAL):
-            raise unknown("question set", name, names("benchmarks"))
+        if name not in (known := [*names("benchmarks"), *others]) and not name.startswith(LM_EVAL):
+            raise unknown("question set", name, known)
         found[name] = Path(path)
     return found
 

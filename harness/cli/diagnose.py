@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.tasks import TaskSet
     from trainers.diagnostics.lab import Lab
 
-OF_A_RUN = ("tasks", "seed", "engine", "judge", "plans", "agent", "search", "generation")
+OF_A_RUN = ("tasks", "seed", "engine", "judge", "web", "plans", "agent", "search", "generation")
 """Settings that a diagnosis takes over from the run that it looks at."""
 
 
@@ -71,6 +71,8 @@ class DiagnoseConfig(Section):
     """Which engine generates."""
     judge: str = identity("exact")
     """Which judge scores."""
+    web: str | None = identity(None)
+    """The web that the tools search: corpus:PATH or live (null: the question set's own)."""
     agent: AgentConfig = AgentConfig()
     search: SearchLimits = SearchLimits()
     generation: EngineConfig = EngineConfig()
@@ -181,7 +183,7 @@ def _find_sources(config: DiagnoseConfig, data: Sequence[str]) -> Sources:
     from harness.models import model_directory
     from harness.registry import load
 
-    load("judges", config.judge), load("engines", config.engine)
+    load("judges", config.judge.partition(":")[0]), load("engines", config.engine)
     questions = question_set(config.tasks, parse_data(data)).tasks
     questions.split(config.split)
     return Sources(questions=questions, directory=model_directory(config.model)[1])
@@ -191,7 +193,9 @@ async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, s
     """Open the parts, run the diagnostics one after the other, keep each as soon as it is there."""
     from harness.chat import Chat
     from harness.cli.assemble import environments, open_engine, open_judge
+    from harness.web import open_web
     from judges.attempts import Sampler
+    from judges.base import close_judge
     from trainers.diagnostics import load_diagnostic
     from trainers.diagnostics.lab import Amounts, Lab, Unrecorded
     from trainers.diagnostics.logits import ModelLogits
@@ -200,18 +204,19 @@ async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, s
     questions, directory = sources.questions, sources.directory
     tasks = questions.split(config.split)
     chat = Chat.load(directory)
-    engine = open_engine(config.engine, directory, config.generation)
+    engine, judge = open_engine(config.engine, directory, config.generation), open_judge(config.judge, questions.closed)
     try:
         lab = Lab(
             sampler=Sampler(
                 engine=engine,
                 chat=chat,
-                env=environments(questions, config.search),
-                judge=open_judge(config.judge, questions.closed),
+                env=environments(questions, config.search, open_web(config.web) if config.web else None),
+                judge=judge,
                 agent=config.agent,
                 log=Unrecorded(),
                 gate=asyncio.Semaphore(config.generation.slots),
             ),
+            engine=engine,
             tasks=(with_foreign_plans(tasks) if config.plans == "other" else tasks)[: config.limit],
             logits=ModelLogits(directory),
             amounts=Amounts(**{key: getattr(config, key) for key in Amounts.__dataclass_fields__}),
@@ -227,6 +232,7 @@ async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, s
         return found
     finally:
         await engine.close()
+        await close_judge(judge)
 
 
 async def _diagnosed(diagnostic: Any, lab: Lab, config: DiagnoseConfig) -> Finding:

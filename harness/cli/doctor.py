@@ -21,6 +21,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from harness.cli import probes
 from harness.cli.probes import Check, State
 from harness.config import home
 from harness.errors import HarnessError, UsageError
@@ -28,6 +29,9 @@ from harness.registry import load, names
 
 MIN_FREE_GIB = 2.0
 """A demonstration with its checkpoints takes less; below this a run may end on a full disk."""
+
+PATIENCE_SECONDS = 600
+"""Importing torch takes a few seconds, on a machine that others keep busy some minutes."""
 
 _TORCH_PROBE = """
 import json, torch
@@ -40,10 +44,23 @@ print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads
 @click.option("--model", help="Examine this model, its tokenizer and its chat template instead of the machine.")
 @click.option("--quick", is_flag=True, help="With --model: tokenizer and template only, no weights are loaded.")
 @click.option("--engine", help="With --model: engine whose log-probabilities are checked.  [default: the model's]")
+@click.option(
+    "--judge", "judges", multiple=True, metavar="SPEC", help="Without --model: also ask this judge, e.g. llm:URL; may be repeated."
+)
+@click.option("--web", "webs", multiple=True, metavar="SPEC", help="Without --model: also search this web, e.g. live or corpus:PATH.")
 @click.option("--imports", is_flag=True, help="Without --model: import every heavy package as well (up to a minute).")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
-def doctor(ctx: click.Context, model: str | None, quick: bool, engine: str | None, imports: bool, form: str) -> None:
+def doctor(
+    ctx: click.Context,
+    model: str | None,
+    quick: bool,
+    engine: str | None,
+    judges: tuple[str, ...],
+    webs: tuple[str, ...],
+    imports: bool,
+    form: str,
+) -> None:
     """Say what works on this machine and how to mend the rest; with --model, what would go wrong in training that model and what to set.
 
     Exit code 1 if something that every run needs is missing, or if training the model would be corrupted.
@@ -52,7 +69,7 @@ def doctor(ctx: click.Context, model: str | None, quick: bool, engine: str | Non
         ctx.exit(_examine_model(model, quick=quick, engine=engine, form=form))
     if quick or engine:
         raise UsageError("--quick and --engine go with --model; add --model NAME")
-    checks = list(examine(imports=imports))
+    checks = [*examine(imports=imports), *map(probes.judge, judges), *map(probes.web, webs)]
     if form == "json":
         click.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
     else:
@@ -165,9 +182,9 @@ def _disk(folder: Path) -> Check:
 def _run_python(code: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", "no answer within 120 s")
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {PATIENCE_SECONDS} s")
 
 
 def _last_line(text: str) -> str:

@@ -33,6 +33,7 @@ from harness.engines.http import Endpoint, Served
 from harness.errors import HarnessError, UsageError, unknown
 from harness.events import Kind, Recorder
 from harness.models import model_directory
+from harness.tasks.published import OPEN_WEB
 from harness.trackers import tracking
 from harness.types import Task
 from harness.web import open_web
@@ -212,7 +213,14 @@ async def _evaluate(session: Session, plan: Sequence[Variant]) -> list[str]:
     title = ", ".join(variant.name for variant in plan)
     with EvalProgress(title, samples, lambda: f"{budget.tokens:,} tokens" + (f", cost {budget.cost:.4g}" if budget.cost else "")) as bar:
         results = await evaluate_all(parts, session.place.folder, bar.finished, at_once=2 * (config.episodes or model.at_once))
-    return [f"{v.name}: {r.words()}\n  {r.details()}" for v, r in zip(plan, results, strict=True)]
+    return [f"{v.name}: {r.words()}\n  {r.details()}{_without_web(v, session.web)}" for v, r in zip(plan, results, strict=True)]
+
+
+def _without_web(variant: Variant, web: Web | None) -> str:
+    """That the tools had nothing to search, where that is so."""
+    if web is not None or all(task.web != OPEN_WEB for task in variant.tasks):
+        return ""
+    return "\n  without a web: search and visit answered with an error (--web corpus:PATH or live)"
 
 
 def _part(session: Session, variant: Variant, budget: Budget) -> Part:

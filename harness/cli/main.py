@@ -19,6 +19,7 @@ from harness.errors import HarnessError, unknown
 COMMANDS = {  # name: (where it is, one line for --help)
     "run": ("harness.cli.run:run", "Train a model on a question set, then evaluate it."),
     "eval": ("harness.cli.eval:evaluate", "Evaluate a model on benchmarks, without guidance."),
+    "reproduce": ("harness.cli.reproduce:reproduce", "Run a table or figure of the paper in small, and print both."),
     "study": ("harness.cli.study:study", "Run a comparison of trainers over several seeds."),
     "demo": ("harness.cli.demo:demo", "Train the tiny model both ways and show the board."),
     "diagnose": ("harness.cli.diagnose:diagnose", "Measure what guidance does to a model or a run."),

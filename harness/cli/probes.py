@@ -43,24 +43,45 @@ class Check:
 
 
 def judges() -> Iterator[Check]:
-    """Every judge that opens without an address is asked about one right and one wrong answer."""
+    """Every judge of the registry."""
     from harness.registry import list_entries
 
-    for entry in list_entries("judges"):
-        name, use = f"judge {entry.name}", "scores and rewards"
-        try:
-            found = _ask_judge(entry.name)
-        except UsageError as error:  # it wants to be told which model to ask
-            yield Check(name=name, state=State.ABSENT, found="not configured", needed_for=use, remedy=str(error))
-        except HarnessError as error:
-            yield Check(
-                name=name, state=State.BROKEN, found=str(error), needed_for=use, remedy="choose another with --judge, or mend this one"
-            )
-        else:
-            wrong = found != [1.0, 0.0]
-            words = f"gave {found} to a right and a wrong answer" if wrong else "tells a right answer from a wrong one"
-            remedy = f"harness judge calibrate --judge {entry.name}" if wrong else ""
-            yield Check(name=name, state=State.BROKEN if wrong else State.OK, found=words, needed_for=use, remedy=remedy)
+    yield from (judge(entry.name) for entry in list_entries("judges"))
+
+
+def judge(spec: str) -> Check:
+    """Asks one judge about a right and a wrong answer; ``spec`` as for ``--judge``. One that wants an address first is absent."""
+    name, use = f"judge {spec}", "scores and rewards"
+    try:
+        found = _ask_judge(spec)
+    except UsageError as error:
+        return Check(name=name, state=State.ABSENT, found="not configured", needed_for=use, remedy=str(error))
+    except HarnessError as error:
+        return Check(
+            name=name, state=State.BROKEN, found=str(error), needed_for=use, remedy="mend this judge, or choose another with --judge"
+        )
+    if found == [1.0, 0.0]:
+        return Check(name=name, state=State.OK, found="tells a right answer from a wrong one", needed_for=use)
+    words = f"gives {found} to a right and a wrong answer"
+    return Check(name=name, state=State.BROKEN, found=words, needed_for=use, remedy=f"harness judge calibrate --judge {spec}")
+
+
+def web(spec: str) -> Check:
+    """Searches one web and reads its first result; ``spec`` as for ``--web``."""
+    from harness.web import open_web
+
+    name, use = f"web {spec}", "the agent's search and visit tools"
+
+    async def look() -> str:
+        opened = open_web(spec)
+        hits = await opened.search("river", 1)
+        return f"finds {hits[0].url} and reads {len((await opened.fetch(hits[0].url)).text)} characters of it" if hits else "finds nothing"
+
+    try:
+        found = asyncio.run(look())
+    except HarnessError as error:
+        return Check(name=name, state=State.BROKEN, found=str(error), needed_for=use, remedy="check network and key, or use corpus:PATH")
+    return Check(name=name, state=State.OK, found=found, needed_for=use)
 
 
 def search() -> Iterator[Check]:
@@ -88,10 +109,14 @@ def database() -> Iterator[Check]:
 
 def _ask_judge(name: str) -> list[float | None]:
     from harness.cli.assemble import open_judge
+    from judges.base import close_judge
 
     async def ask() -> list[float | None]:
-        judge = open_judge(name, closed=True)
-        scores = [await judge.score("Which river flows through Zurich?", ("Limmat",), answer) for answer in ("Limmat", "Danube")]
+        opened = open_judge(name, closed=True)
+        try:
+            scores = [await opened.score("Which river flows through Zurich?", ("Limmat",), answer) for answer in ("Limmat", "Danube")]
+        finally:
+            await close_judge(opened)
         return [score.value for score in scores]
 
     return asyncio.run(ask())

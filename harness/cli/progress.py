@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ class RunProgress:
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
         self._bar = self._progress.add_task(title, total=steps, completed=start, numbers="")
         self._shown = 0.0
+        self._noticed = -math.inf
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -55,6 +57,12 @@ class RunProgress:
             self._shown = time.monotonic()
             left = (time.monotonic() - self._began) / max(state.step - self._start, 1) * (self._steps - state.step)
             self.say(f"step {state.step}/{self._steps}  {numbers}  {clock(left)} left")
+
+    def notice(self, words: str) -> None:
+        """A line about something that many episodes meet at once: said at most every five seconds."""
+        if time.monotonic() - self._noticed > 5:
+            self._noticed = time.monotonic()
+            self.say(words)
 
     def say(self, words: str) -> None:
         """A line of its own."""
@@ -93,13 +101,16 @@ class EvalProgress:
 
 def numbers_line(metrics: Mapping[str, float]) -> str:
     """The numbers that matter, in words short enough for one line."""
+    time_per_step = f"{metrics['time/step']:.1f} s/step"
+    if "groups/total" not in metrics:  # nothing was rolled out
+        return f"loss {metrics['policy/loss']:.4f}  {time_per_step}" if "policy/loss" in metrics else time_per_step
     parts = [
         f"reward {metrics['reward/unguided_mean']:.3f}" if "reward/unguided_mean" in metrics else "",
         f"trainable {metrics['groups/trainable']:.0f}/{metrics['groups/total']:.0f}",
         f"rescued {metrics['groups/rescued']:.0f}",
         f"guided {metrics['guided/share']:.0%}",
         f"{metrics['throughput/tokens_per_s']:.0f} tok/s" if "throughput/tokens_per_s" in metrics else "",
-        f"{metrics['time/step']:.1f} s/step",
+        time_per_step,
     ]
     return "  ".join(p for p in parts if p)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.config import build, differences, home, load_yaml, merge, parse_assignment, restore, store
+from harness.config import build, describe, differences, home, load_yaml, merge, parse_assignment, restore, store
 from harness.errors import RunLogError, UsageError
 from harness.registry import load
 
@@ -27,7 +27,9 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget", "web")
 @click.option("--model", required=True, help="Name in the model table, a local directory, or a hub id.")
 @click.option("--preset", help="Named settings laid over the model's own (harness list presets).")
 @click.option("--tasks", help="Question set to train on (default: miniweb).")
-@click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie; may be repeated.")
+@click.option(
+    "--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie, or sft=FILE with conversations; may be repeated."
+)
 @click.option("--steps", type=int, help="Training steps.")
 @click.option("--token-budget", type=int, help="End once this many tokens were generated, probes counted.")
 @click.option("--seed", type=int, help="Seed of task order and sampling.")
@@ -90,8 +92,9 @@ def resolve(options: Mapping[str, Any]) -> RunConfig:
     flags |= {name: options[name] for name in FLAGS if options[name] is not None}
     if options["ranks"] is not None:
         flags["learner"] = {"ranks": options["ranks"]}
+    known = {row.key for row in describe(kind)}
     layers = [
-        nested(spec.settings),
+        nested({key: value for key, value in spec.settings.items() if key in known}),  # a trainer need not have every section
         nested(preset_layer(options["preset"], kind)) if options["preset"] else {},
         load_yaml(options["config_file"]) if options["config_file"] else {},
         *(parse_assignment(text) for text in options["assignments"]),

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,24 +93,28 @@ class Plan:
         self._run("foreign-plans", seed, "--trainer", "actguide", "--steps", str(self.steps), "--set", "plans=other")
 
     def _run(self, method: str, seed: int, *arguments: str) -> None:
-        folder = self.run_dir(method, seed)
-        if finished(folder):
-            click.echo(f"{method} seed {seed}: finished already")
-            return
-        command = [sys.executable, "-m", "harness.cli.main", "run", "--model", self.model, "--tasks", self.tasks, "--seed", str(seed)]
-        command += ["--out", str(folder), "--set", f"eval_split={self.split}", *arguments]
-        command += [part for text in self.assignments for part in ("--set", text)]
-        command += ["--resume"] if (folder / "config.json").exists() else []
-        click.echo(f"{method} seed {seed}: started ({folder})")
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "output.txt").open("a", encoding="utf-8") as output:
-            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
-        if done.returncode:
-            raise HarnessError(
-                f"{method} seed {seed} failed with exit code {done.returncode}; see {folder / 'output.txt'}, then run the study again"
-            )
-        click.echo(f"{method} seed {seed}: done")
+        common = ["--model", self.model, "--tasks", self.tasks, "--seed", str(seed), "--set", f"eval_split={self.split}", *arguments]
+        common += [part for text in self.assignments for part in ("--set", text)]
+        train(self.run_dir(method, seed), common, self.threads)
+
+
+def train(folder: Path, arguments: Sequence[str], threads: int) -> None:
+    """``harness run`` in a process of its own with these arguments, unless ``folder`` holds that run, finished; a begun one is resumed."""
+    if finished(folder):
+        click.echo(f"{folder.name}: finished already")
+        return
+    command = [sys.executable, "-m", "harness.cli.main", "run", *arguments, "--out", str(folder)]
+    command += ["--resume"] if (folder / "config.json").exists() else []
+    click.echo(f"{folder.name}: started ({folder})")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.txt").open("a", encoding="utf-8") as output:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
+    if done.returncode:
+        raise HarnessError(
+            f"{folder.name} failed with exit code {done.returncode}; see {folder / 'output.txt'}, then run the same command again"
+        )
+    click.echo(f"{folder.name}: done")
 
 
 def finished(run_dir: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from harness.cli.board import put_on_board
 from harness.cli.progress import RunProgress
 from harness.cli.run import RunPlace
 from harness.config import to_json
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.events import Kind, Recorder
 from harness.models import model_directory
 from harness.registry import load
@@ -36,29 +36,51 @@ from judges.attempts import Sampler
 from judges.base import close_judge
 from trainers.checkpoints import Checkpoints
 from trainers.config import RunConfig
+from trainers.demonstrations import check, read_conversations
 from trainers.guidance.noise import with_plan_noise
 from trainers.learner.deepspeed import DeepSpeedLearner
 from trainers.loop import Schedule, Training, train
+from trainers.phases import Material, Timeline, Trainer
 from trainers.state import RunState, with_foreign_plans
+
+CONVERSATIONS = "sft"
+"""The name under which ``--data`` takes a file of expert conversations (its form: trainers/demonstrations.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What a run reads: questions and a model's directory."""
+    """What a run reads: questions, tasks to train on, a model's directory; and the phases that use them."""
 
     questions: QuestionSet
     directory: Path
+    timeline: Timeline
+    tasks: Mapping[Material, tuple[Task, ...]]
 
 
 def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     """Load the questions and find the model; whatever is wrong with either is said here, before a run exists."""
     load("judges", config.judge.partition(":")[0]), load("engines", config.engine)
     check_trackers(config.trackers)
-    paths = parse_data(data)
+    paths = parse_data(data, (CONVERSATIONS,))
+    conversations = paths.pop(CONVERSATIONS, None)
     questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
     refuse_evaluated(questions.tasks, config.eval_split, [question_set(name, paths).tasks for name in paths if name != config.tasks])
-    return Sources(questions=questions, directory=model_directory(config.model)[1])
+    directory = model_directory(config.model)[1]
+    trainer: Trainer = load("trainers", config.trainer)(config.algorithm)
+    timeline = Timeline(phases=tuple(trainer.phases()))
+    wanted = {phase.material for phase in timeline.phases}
+    if conversations is not None and Material.DEMONSTRATIONS not in wanted:
+        raise UsageError(f"--data {CONVERSATIONS}=FILE: {config.trainer} trains on no conversations; leave it out, or take sft")
+    tasks: dict[Material, tuple[Task, ...]] = {}
+    if Material.QUESTIONS in wanted:
+        tasks[Material.QUESTIONS] = _training_tasks(config, questions)
+    if Material.DEMONSTRATIONS in wanted:
+        tasks[Material.DEMONSTRATIONS] = _conversations(config, questions, conversations, directory)
+    for material, found in tasks.items():
+        if len(found) < config.tasks_per_step:
+            raise UsageError(f"tasks_per_step is {config.tasks_per_step}, but there are {len(found)} {material} to train on; lower it")
+    return Sources(questions=questions, directory=directory, timeline=timeline, tasks=tasks)
 
 
 async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> str:
@@ -66,7 +88,7 @@ async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> 
     with tracking(config.trackers, place.folder, to_json(config)) as feed, Recorder(place.folder, listener=feed) as log:
         log.record(Kind.RUN, run_record(config, place, "started"))
         try:
-            result = await _train(config, place, sources.questions, sources.directory, log)
+            result = await _train(config, place, sources, log)
         except HarnessError as error:
             log.record(Kind.RUN, {**run_record(config, place, "failed"), "error": str(error)})
             raise
@@ -90,29 +112,40 @@ def run_record(config: RunConfig, place: RunPlace, phase: str) -> dict[str, obje
     }
 
 
-async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, directory: Path, log: Recorder) -> Result:
+async def _train(config: RunConfig, place: RunPlace, sources: Sources, log: Recorder) -> Result:
+    questions, timeline = sources.questions, sources.timeline
+    steps = config.steps + (timeline.starts[-1] if timeline.starts else 0)
+    checkpoints = Checkpoints(
+        folder=place.folder / "checkpoints", keep=config.keep_checkpoints, pinned=timeline.starts, origin=_origin(config, place)
+    )
+    found = checkpoints.latest() if place.resumed else None
+    state = found[1] if found else RunState()
     async with AsyncExitStack() as stack:
-        engine = open_engine(config.engine, directory, config.generation)
+        engine = open_engine(config.engine, sources.directory, config.generation)
         stack.push_async_callback(engine.close)
-        learner = DeepSpeedLearner(directory, config.learner)
+        learner = _open_learner(config, sources, checkpoints, state)
         stack.callback(learner.close)
+        if found:
+            learner.load(found[0])
+        if place.resumed:
+            log.record(Kind.REWIND, {"step": state.step})
+        progress = stack.enter_context(RunProgress(f"{config.trainer} · {config.model}", steps, state.step))
         judge = open_judge(config.judge, questions.tasks.closed)
         stack.push_async_callback(close_judge, judge)
         sampler = Sampler(
             engine=engine,
-            chat=Chat.load(directory),
+            chat=Chat.load(sources.directory),
             env=environments(questions.tasks, config.search, open_web(config.web) if config.web else None),
             judge=judge,
             agent=config.agent,
             log=log,
             gate=asyncio.Semaphore(config.episodes or config.generation.slots),
+            outages=config.outage,
+            notice=progress.notice,
         )
-        checkpoints = Checkpoints(folder=place.folder / "checkpoints", keep=config.keep_checkpoints, origin=_origin(config, place))
-        state = _resume(checkpoints, learner, log) if place.resumed else RunState()
-        progress = stack.enter_context(RunProgress(f"{config.trainer} · {config.model}", config.steps, state.step))
         evaluator = Evaluator(config=config, place=place, questions=questions, sampler=sampler, progress=progress)
         schedule = Schedule(
-            steps=config.steps,
+            steps=steps,
             tasks_per_step=config.tasks_per_step,
             minibatch_tasks=config.minibatch_tasks,
             checkpoint_every=config.checkpoint_every,
@@ -120,10 +153,9 @@ async def _train(config: RunConfig, place: RunPlace, questions: QuestionSet, dir
             token_budget=config.token_budget,
             seed=config.seed,
         )
-
         training = Training(
-            tasks=_training_tasks(config, questions),
-            algorithm=load("trainers", config.trainer)(config.algorithm),
+            timeline=timeline,
+            tasks=sources.tasks,
             sampler=sampler,
             learner=learner,
             engine=engine,
@@ -152,14 +184,24 @@ def _training_tasks(config: RunConfig, questions: QuestionSet) -> tuple[Task, ..
     return with_plan_noise(planned, config.plan_noise, config.seed)
 
 
-def _resume(checkpoints: Checkpoints, learner: DeepSpeedLearner, log: Recorder) -> RunState:
-    found = checkpoints.latest()
-    state = RunState()
-    if found:
-        folder, state = found
-        learner.load(folder)
-    log.record(Kind.REWIND, {"step": state.step})
-    return state
+def _conversations(config: RunConfig, questions: QuestionSet, path: Path | None, directory: Path) -> tuple[Task, ...]:
+    """The file's conversations, or those that the question set brings; each is known to fit the model before a run exists."""
+    if path is not None:
+        tasks = read_conversations(path, web=next(iter(questions.tasks.webs)))
+    else:
+        tasks = tuple(task for task in questions.tasks.split("train") if task.demonstration)
+    if not tasks:
+        raise UsageError(f"{config.tasks} brings no expert conversations; give a file of them with --data {CONVERSATIONS}=FILE")
+    asyncio.run(check(tasks, environments(questions.tasks, config.search), Chat.load(directory), config.agent.context_tokens))
+    return tasks
+
+
+def _open_learner(config: RunConfig, sources: Sources, checkpoints: Checkpoints, state: RunState) -> DeepSpeedLearner:
+    """A learner of the phase that the last update belongs to: of the run's model, or of the checkpoint that this phase began from."""
+    origin = sources.timeline.origin(state.step)
+    directory = sources.directory if origin is None else checkpoints.path(origin) / "hf"
+    lr = sources.timeline.at(max(state.step - 1, 0)).lr
+    return DeepSpeedLearner(directory, config.learner if lr is None else config.learner.model_copy(update={"lr": lr}))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,14 +13,10 @@ def open_web(name: str) -> Web:
     kind, _, rest = name.partition(":")
     if kind == "corpus" and rest:
         return _corpus(Path(rest).expanduser())
-    if name == "live":
+    if name in ("live", "live:serper", "live:duckduckgo"):
         from harness.web.live import live_web
 
-        return live_web()
-    if kind == "live" and (rest == "serper" or rest == "duckduckgo"):
-        from harness.web.live import live_web
-
-        return live_web(rest)
+        return live_web("serper" if rest == "serper" else "duckduckgo" if rest else None)
     raise UsageError(f"unknown web {name!r}; expected corpus:PATH, live, live:serper or live:duckduckgo")
 
 

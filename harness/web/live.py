@@ -250,7 +250,7 @@ def page_text(body: bytes, kind: str) -> tuple[str, str]:
         import trafilatura
     except ModuleNotFoundError as error:
         raise MissingDependencyError("reading live pages needs trafilatura; run `pip install 'actguide-harness[web]'`") from error
-    found = trafilatura.bare_extraction(body, include_links=False, include_tables=True, favor_recall=True, with_metadata=True)
+    found: Any = trafilatura.bare_extraction(body, include_links=False, include_tables=True, favor_recall=True, with_metadata=True)
     if found is None:
         return "", str(trafilatura.html2txt(body) or "")
     return str(found.title or ""), str(found.text or "")

@@ -261,7 +261,7 @@ class Plain:
 
 
 def local(engine: ScriptedEngine) -> LocalModel:
-    return LocalModel(engine=engine, chat=Plain(), name="small", place="/models/small")  # type: ignore[arg-type]
+    return LocalModel(name="small", place="/models/small", load=lambda: (engine, Plain()))  # type: ignore[arg-type, return-value]
 
 
 def test_a_local_model_judges_greedily_under_the_same_contract(tmp_path: Path) -> None:

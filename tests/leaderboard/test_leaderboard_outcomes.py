@@ -8,6 +8,7 @@ from harness.errors import HarnessError
 from harness.metrics import calibration_error
 from leaderboard.outcomes import bounds, outcome
 from leaderboard.scoring import Question, aggregate
+from leaderboard.standings import Measurement, build
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,11 @@ def test_only_stated_confidences_of_judged_answers_count() -> None:
     found = values(questions)
     assert found["calibration_error", ""] == (pytest.approx(0.5 * 0.1 + 0.5 * 0.7), round(2 / 4, 6))
     assert ("calibration_error", "") not in values([question(0, 1.0)])
+
+
+def test_a_cell_below_full_coverage_says_between_which_scores_it_lies() -> None:
+    fields: dict[str, object] = {"run_id": "r", "evaluation_id": "e", "model": "m", "method": "base", "recipe": "r", "seed": 0, "step": 0}
+    fields |= {"benchmark": "xbench", "split": "test", "n": 4, "judge": "exact", "comparability": "c", "at": "2026-01-01T00:00:00Z"}
+    board = build([Measurement(**fields, verdicts={"a": 1.0, "b": 0.0})])  # type: ignore[arg-type]
+    ((cell,),) = [entry.cells.values() for entry in board.entries]
+    assert any("coverage 50%" in note and "between 25.0% and 75.0%" in note for note in cell.notes)

@@ -62,7 +62,7 @@ def lab(amounts: Amounts = SMALL, tasks: tuple[Task, ...] = TASKS) -> tuple[Lab,
             rows.append([float(len(trajectory.contexts[0])) for sampled in mask if sampled])
         return rows
 
-    return Lab(sampler=sampler, tasks=tasks, logits=logits, amounts=amounts, pieces=tiny_chat().pieces), engine
+    return Lab(sampler=sampler, engine=engine, tasks=tasks, logits=logits, amounts=amounts, pieces=tiny_chat().pieces), engine
 
 
 def test_the_risk_is_the_variance_of_the_sum_split_into_tokens_and_covariances() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import MemoryLog, PolicyEngine, call, tiny_chat
+from fakes import STRIPS_THOUGHTS, MemoryLog, PolicyEngine, call, chat_with, tiny_chat
 
+from harness.chat import Chat
 from harness.engines.base import Request
 from harness.envs.base import Observation
 from harness.envs.search import TOOLS, SearchEnv, SearchLimits
@@ -48,6 +49,7 @@ KINDS: tuple[tuple[Any, Any], ...] = (
     ("messages", "keep"),
 )
 HIDDEN = KINDS[:-1]  # whose guide the trained view must not show
+TEMPLATES = (CHAT, chat_with(STRIPS_THOUGHTS))  # with tools; without them, and dropping earlier thoughts
 
 
 def guide_of(kind: Any, injected: Any, task: Task = TASK) -> Guide:
@@ -68,11 +70,11 @@ def engine() -> PositionEngine:
     return PositionEngine(lambda request, prompt: left.pop(0))
 
 
-def run(guide: Guide, at: PositionEngine | None = None, env: SearchEnv | None = None, **settings: Any) -> Attempt:
+def run(guide: Guide, at: PositionEngine | None = None, env: SearchEnv | None = None, chat: Chat = CHAT, **settings: Any) -> Attempt:
     draw = Draw(task=TASK, run_seed=0, purpose=Purpose.PROBE, level=LEVEL if guide else 0, guide=guide)
     config = AgentConfig.model_validate(settings)
     env = env or SearchEnv(WEB, SearchLimits(results=1))
-    return asyncio.run(run_episode(draw, env=env, engine=at or engine(), chat=CHAT, config=config, temperature=1.0))
+    return asyncio.run(run_episode(draw, env=env, engine=at or engine(), chat=chat, config=config, temperature=1.0))
 
 
 def grams(ids: Ids, n: int = 6) -> set[Ids]:
@@ -100,9 +102,10 @@ def row(attempt: Attempt, **guidance: Any) -> Sample:
     return algorithm.credit([Group(task=TASK, step=0, members=(member, failed))])[0]
 
 
+@pytest.mark.parametrize("chat", TEMPLATES)
 @pytest.mark.parametrize(("kind", "injected"), HIDDEN)
-def test_the_trained_view_is_that_of_an_unguided_run_bit_for_bit(kind: Any, injected: Any) -> None:
-    plain, guided = run(UNGUIDED), run(guide_of(kind, injected))
+def test_the_trained_view_is_that_of_an_unguided_run_bit_for_bit(kind: Any, injected: Any, chat: Chat) -> None:
+    plain, guided = run(UNGUIDED, chat=chat), run(guide_of(kind, injected), chat=chat)
     assert guided.target == plain.target == plain.trajectory.contexts
     assert [z.ids for z in guided.trajectory.spans] == [z.ids for z in plain.trajectory.spans]
     assert guided.trajectory.contexts != plain.trajectory.contexts
@@ -125,10 +128,11 @@ def test_kept_messages_stand_in_both_views() -> None:
     assert grams(CHAT.encode(TASK.actions[0].to_json())[1:-1]) <= grams(guided.trajectory.with_view(guided.target).ids())
 
 
+@pytest.mark.parametrize("chat", TEMPLATES)
 @pytest.mark.parametrize(("kind", "injected"), KINDS)
-def test_only_sampled_tokens_are_masked_in_and_each_context_is_a_prefix_of_the_next(kind: Any, injected: Any) -> None:
+def test_only_sampled_tokens_are_masked_in_and_each_context_is_a_prefix_of_the_next(kind: Any, injected: Any, chat: Chat) -> None:
     at = engine()
-    guided = run(guide_of(kind, injected), at)
+    guided = run(guide_of(kind, injected), at, chat=chat)
     sampled = tuple(i for z in guided.trajectory.spans for i in z.ids)
     for view in (guided.trajectory, guided.trajectory.with_view(guided.target)):
         assert tuple(i for i, trained in zip(view.ids(), view.sampled_mask(), strict=True) if trained) == sampled
@@ -205,14 +209,15 @@ def test_messages_replay_the_actions_in_the_environment() -> None:
     assert opening.endswith("<|im_start|>assistant\n")
 
 
-def test_what_is_given_costs_neither_turns_nor_response_tokens_but_context() -> None:
+@pytest.mark.parametrize(("kind", "injected"), KINDS)
+def test_guidance_costs_neither_turns_nor_response_tokens_but_context(kind: Any, injected: Any) -> None:
     plain, given = engine(), engine()
     run(UNGUIDED, plain, max_turns=1, response_tokens=300, context_tokens=4000)
-    attempt = run(guide_of("messages", "keep"), given, max_turns=1, response_tokens=300, context_tokens=4000)
+    attempt = run(guide_of(kind, injected), given, max_turns=1, response_tokens=300, context_tokens=4000)
     assert (len(attempt.turns), attempt.status) == (1, Status.TURN_LIMIT)
     assert plain.requests[0].max_tokens == given.requests[0].max_tokens == 300
     short = engine()
-    run(guide_of("messages", "drop"), short, context_tokens=len(given.requests[0].ids) + 7)
+    run(guide_of(kind, injected), short, context_tokens=len(given.requests[0].ids) + 7)
     assert short.requests[0].max_tokens == 7
 
 

@@ -2,102 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import pytest
-from fakes import FakeLearner, MemoryLog, PolicyEngine, Say, tiny_chat
+from fakes import FakeLearner, PolicyEngine
+from loop_bench import PER_ANSWER, RIGHT, TASKS, WRONG, Bench, by_index
 
 from harness.engines.base import Request, Weights
-from harness.envs.search import SearchEnv, SearchLimits
-from harness.episode import AgentConfig
 from harness.errors import HarnessError, RunLogError
 from harness.events import Kind
-from harness.types import Action, Ids, Task
-from harness.web.base import Page
-from harness.web.corpus import CorpusWeb
-from judges.attempts import Sampler
-from judges.exact import ExactJudge
+from harness.types import Action, Ids
 from trainers.algorithms.actguide import ActGuide, ActGuideConfig
-from trainers.algorithms.grpo import ZeroRL, ZeroRLConfig
 from trainers.checkpoints import Best, Checkpoints
-from trainers.loop import Schedule, Training, train
 from trainers.sample import Sample
 from trainers.state import RunState, tasks_of_step, with_foreign_plans
-
-WEB = CorpusWeb([Page(url="page://0", title="Fern", text="A fern.")])
-TASKS = tuple(
-    Task(id=f"t{i}", question=f"Question {i}?", gold=("yes",), actions=(Action(name="search", arguments={"query": ["fern"]}),))
-    for i in range(6)
-)
-RIGHT, WRONG = "<answer>yes</answer>", "<answer>no</answer>"
-PER_ANSWER = {text: len(tiny_chat().encode(text)) + 1 for text in (RIGHT, WRONG)}
-
-
-def by_seed(request: Request, prompt: str) -> str:
-    """Right or wrong by the seed of the request: mixed groups, the same ones in every run."""
-    return RIGHT if request.seed % 2 else WRONG
-
-
-def by_index(request: Request, prompt: str) -> str:
-    """The first member of each group is right."""
-    return RIGHT if request.session.endswith("/0") else WRONG
-
-
-@dataclass
-class Bench:
-    """One run whose parts can be looked at afterwards."""
-
-    folder: Path
-    say: Say = by_seed
-    delay: Callable[[Request], int] = lambda request: 0
-    algorithm: ZeroRL = field(default_factory=lambda: ZeroRL(ZeroRLConfig.model_validate({"group": {"group_size": 4}})))
-    engine_type: type[PolicyEngine] = PolicyEngine
-    denominator: Literal["engine", "learner"] = "engine"
-    evaluated: list[int] = field(default_factory=list)
-    shown: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
-    log: MemoryLog = field(default_factory=MemoryLog)
-    learner: FakeLearner = field(default_factory=FakeLearner)
-    validation: Mapping[int, float] = field(default_factory=dict)
-
-    def run(self, state: RunState | None = None, keep: int = 2, **schedule: Any) -> RunState:
-        self.engine = self.engine_type(self.say, delay=self.delay)
-        self.checkpoints = Checkpoints(folder=self.folder / "checkpoints", keep=keep)
-        settings: dict[str, Any] = {"steps": 1, "tasks_per_step": 3, "minibatch_tasks": 3, "checkpoint_every": 100, **schedule}
-        sampler = Sampler(
-            engine=self.engine,
-            chat=tiny_chat(),
-            env=lambda task: SearchEnv(WEB, SearchLimits()),
-            judge=ExactJudge(closed=True),
-            agent=AgentConfig(),
-            log=self.log,
-        )
-        training = Training(
-            tasks=TASKS,
-            algorithm=self.algorithm,
-            sampler=sampler,
-            learner=self.learner,
-            engine=self.engine,
-            log=self.log,
-            schedule=Schedule(**settings),
-            checkpoints=self.checkpoints,
-            evaluate=self._evaluate,
-            progress=lambda state, metrics: self.shown.append((state.step, metrics)),
-            denominator=self.denominator,
-        )
-        return asyncio.run(train(training, state or RunState()))
-
-    async def _evaluate(self, state: RunState) -> float | None:
-        self.evaluated.append(state.step)
-        return self.validation.get(state.step)
-
-    @property
-    def saved(self) -> list[int]:
-        return [entry["step"] for entry in self.log.of(Kind.CHECKPOINT)]
 
 
 class ForgetfulEngine(PolicyEngine):

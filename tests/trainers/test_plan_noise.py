@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from harness.cli.training import _training_tasks
 from harness.errors import HarnessError
 from harness.types import Action, Task
+from trainers.config import RunConfig
 from trainers.guidance.noise import with_plan_noise
 
 
@@ -45,3 +49,13 @@ def test_noise_follows_from_seed_and_task() -> None:
 def test_a_set_without_another_plan_is_refused() -> None:
     with pytest.raises(HarnessError, match="set plan_noise to 0"):
         with_plan_noise(TASKS[:1], 0.9, 0)
+
+
+def test_a_run_trains_on_noisy_plans_also_where_they_are_another_tasks() -> None:
+    questions = SimpleNamespace(tasks=SimpleNamespace(split=lambda name: TASKS))
+    lengths = {}
+    for noise, plans in ((0.0, "own"), (0.4, "own"), (0.4, "other")):
+        config = RunConfig.model_validate({"plan_noise": noise, "plans": plans})
+        tasks = _training_tasks(config, questions)  # type: ignore[arg-type]
+        lengths[noise, plans] = {len(task.actions) for task in tasks}
+    assert lengths == {(0.0, "own"): {5}, (0.4, "own"): {7}, (0.4, "other"): {7}}

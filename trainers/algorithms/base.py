@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from harness.guide import UNGUIDED, Guide
-from harness.types import Group, Member, Purpose, Task
+from harness.types import Group, Member, Purpose, Task, Trajectory
 from trainers.objectives.base import Objective
 from trainers.sample import Sample
 
@@ -21,18 +21,30 @@ class Rollouts(Protocol):
     def step(self) -> int: ...
 
     async def sample(
-        self, task: Task, *, size: int, level: int = 0, guide: Guide = UNGUIDED, purpose: Purpose = Purpose.TRAIN
+        self,
+        task: Task,
+        *,
+        size: int,
+        level: int = 0,
+        guide: Guide = UNGUIDED,
+        purpose: Purpose = Purpose.TRAIN,
+        teacher: Guide = UNGUIDED,
     ) -> tuple[Member, ...]:
         """Draw ``size`` trajectories of one task; ``guide`` is what stands before the policy at a ``level`` > 0.
 
-        The seed of each depends on (run, purpose, step, task, level, index) only.
+        ``teacher`` also records how unguided trajectories look behind its hints. The seed of each depends on (run, purpose, step, task,
+        level, index) only.
         """
+        ...
+
+    async def demonstration(self, task: Task) -> Trajectory:
+        """The task's expert conversation as an episode would have recorded it; its log-probabilities are NaN."""
         ...
 
 
 class Algorithm(Protocol):
     def collect(self, tasks: Sequence[Task], rollouts: Rollouts) -> AsyncIterator[Group]:
-        """Yield one finished group per task, in any order; reads no learner state."""
+        """Yield at most one finished group per task, in any order; reads no learner state."""
         ...
 
     def credit(self, groups: Sequence[Group]) -> list[Sample]:

@@ -15,6 +15,7 @@ from trainers.advantage import group_advantages
 from trainers.algorithms.base import Rollouts
 from trainers.objectives.base import Objective
 from trainers.objectives.policy_gradient import ObjectiveConfig
+from trainers.phases import Phase
 from trainers.sample import Sample
 
 
@@ -48,6 +49,9 @@ class ZeroRL:
     def __init__(self, config: ZeroRLConfig) -> None:
         self._group = config.group
         self._objective = config.objective
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(algorithm=self),)
 
     async def collect(self, tasks: Sequence[Task], rollouts: Rollouts) -> AsyncIterator[Group]:
         for finished in asyncio.as_completed([self._collect_one(task, rollouts) for task in tasks]):

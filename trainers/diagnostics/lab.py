@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.engines.base import Engine
 from harness.errors import HarnessError
 from harness.events import Kind
 from harness.types import Attempt, Ids, Member, Purpose, Task, Trajectory
@@ -47,6 +48,7 @@ class Lab:
     """One policy over some tasks. ``step`` counts the training steps behind its weights; ``run_dir`` is the run they come from, if any."""
 
     sampler: Sampler
+    engine: Engine
     tasks: tuple[Task, ...]
     logits: Logits
     amounts: Amounts = Amounts()
@@ -81,7 +83,7 @@ class Lab:
         """log r of every sampled token of each attempt (Eq. 14): its log-probability in the unguided view minus that in the view it was
         sampled in. Both at the sampling temperature."""
         target = [a.trajectory.with_view(a.target) for a in attempts]
-        scored = await self.sampler.engine.score([t.ids() for t in target], self.sampler.agent.temperature)
+        scored = await self.engine.score([t.ids() for t in target], self.sampler.agent.temperature)
         return [
             tuple(new - old for new, old in zip(_sampled(t, row), t.behaviour_logprobs(), strict=True))
             for t, row in zip(target, scored, strict=True)

@@ -131,7 +131,7 @@ async def _path(lab: Lab, member: Member) -> Path:
 
 async def _continue(lab: Lab, member: Member, turn: int) -> tuple[Member, ...]:
     """Unguided continuations from the state before ``turn``; every state has its own noise."""
-    replay = Replay(lab.sampler.engine, member.attempt.trajectory.spans[:turn])
+    replay = Replay(lab.engine, member.attempt.trajectory.spans[:turn])
     rollouts = StepRollouts(
         sampler=replace(lab.sampler, engine=replay), run_seed=request_seed(lab.seed, "prefix", member.attempt.level, turn), step=lab.step
     )

@@ -7,6 +7,7 @@ optimiser step. Not here: forward maths (forward.py), losses (objectives), who c
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -25,7 +26,7 @@ from harness.types import Ids
 from trainers.learner import checkpoint
 from trainers.learner.base import LearnerConfig, TrainingDiverged, UpdateReport
 from trainers.learner.channel import Command, Leader
-from trainers.learner.forward import Padded, Scorer, load_model
+from trainers.learner.forward import Padded, Scorer, Teacher, load_model
 from trainers.learner.place import Place, join, new_store
 from trainers.learner.shards import plan
 from trainers.learner.tally import report
@@ -131,6 +132,17 @@ class DeepSpeedLearner:
         self._all("load", [(folder / "deepspeed",)] * self.ranks)
         self.version = stamp.version
 
+    def restart(self, directory: Path, lr: float | None = None) -> None:
+        """See ``Learner.restart``; the count of updates goes on."""
+        self._directory = Path(directory)
+        config = self.config if lr is None else self.config.model_copy(update={"lr": lr})
+        if self._leader is not None:
+            self._leader.post(Command("open", (self._directory, config, None)))
+        del self._worker  # or two models would stand in memory
+        self._worker = self._mine(lambda: open_worker(self._directory, config, Place(rank=0, ranks=self.ranks, local_rank=0)))
+        if self._leader is not None:
+            self._leader.collect()
+
     def close(self) -> None:
         if self._leader is not None:
             self._leader.close()
@@ -181,8 +193,8 @@ class DeepSpeedLearner:
         attempts = sorted({attempt for outcome in outcomes for attempt in outcome.diverged or ()})
         raise TrainingDiverged(
             f"loss or gradient is not finite in update {self.version + 1}, mini-batch {len(outcomes[0].grad_norms) + 1}, in attempts "
-            f"{', '.join(attempts)}; the weights are those before that mini-batch. Resume from the last checkpoint with a lower lr, "
-            "or look at these attempts"
+            f"{', '.join(attempts)}; the weights are those before that mini-batch. Look at these attempts, or start a new run with a "
+            "lower learner.lr"
         )
 
     def _write(self, folder: Path) -> None:
@@ -196,6 +208,7 @@ class DeepSpeedLearner:
 def open_worker(directory: Path, config: LearnerConfig, place: Place, store: Any | None = None) -> Worker:
     """Join the group and load the model; a collective act of all ranks."""
     join(place, store)
+    gc.collect()  # a worker that was here before holds itself in circles, model and all
     torch.manual_seed(config.seed)
     return Worker(directory, config, Policy(directory, config, place))
 
@@ -213,9 +226,21 @@ class Policy:
         if not config.zero_stage:
             self._engine.optimizer.register_step_pre_hook(self._before_plain_step)
 
-    def forward(self, padded: Padded, temperature: float) -> torch.Tensor:
-        logprobs_N: torch.Tensor = self._engine(padded, temperature)
-        return logprobs_N
+    def forward(self, padded: Padded, temperature: float, teacher: Teacher | None = None) -> torch.Tensor:
+        """See ``Scorer``: logprobs_N, with a teacher (2, N)."""
+        scores: torch.Tensor = self._engine(padded, temperature, teacher)
+        return scores
+
+    def teachers(self, views: Sequence[Padded]) -> list[Teacher]:
+        """The policy as it is now, frozen, at the chosen tokens of each view."""
+        weight_VH, bias_V = self._frozen_head()
+        self._engine.eval()
+        try:
+            with torch.no_grad():
+                states = [self._engine(view, 1.0, None, True) for view in views]
+        finally:
+            self._engine.train()
+        return [Teacher(hidden_NH=hidden_NH, weight_VH=weight_VH, bias_V=bias_V) for hidden_NH in states]
 
     def score(self, padded: Padded, temperature: float) -> torch.Tensor:
         self._engine.eval()
@@ -266,6 +291,12 @@ class Policy:
             raise HarnessError(f"no DeepSpeed state at {folder}; resume from another checkpoint")
         checkpoint.restore_random_state(state["random"])
 
+    def _frozen_head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A copy of the output head, whole on every rank: the head itself moves with the first mini-batch."""
+        head = self.model.get_output_embeddings()
+        bias = getattr(head, "bias", None)
+        return _copy(head.weight), None if bias is None else _copy(bias)
+
     def _initialise(self) -> Any:
         if self.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -289,3 +320,13 @@ class Policy:
         self._norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         if not isfinite(self._norm):
             raise NonFiniteGradient
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter in full, on its device; ZeRO-3 holds a shard of it and gathers it from all ranks."""
+    if not hasattr(tensor, "ds_id"):
+        return tensor.detach().clone()
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([tensor]):
+        return tensor.detach().clone()

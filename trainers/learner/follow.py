@@ -22,6 +22,7 @@ def follow() -> None:
     def call(name: str, arguments: Sequence[Any]) -> Any:
         if name == "open":
             directory, config, port = arguments
+            worker.clear()
             worker.append(open_worker(directory, config, place, None if port is None else find_store(port, place.ranks)))
             return None
         return getattr(worker[0], name)(*arguments)

@@ -1,4 +1,4 @@
-"""From rows of ids to log-probabilities of chosen tokens. One forward, no training and no DeepSpeed.
+"""From rows of ids to log-probabilities of chosen tokens (and their divergence from a teacher). One forward, no training and no DeepSpeed.
 
 Rows are padded on the right and run under plain causal attention without a mask: no token can see the padding after it, and
 torch keeps its fast attention kernel. Padding is known from lengths, never from an id, so ``pad == eos`` cannot matter.
@@ -8,7 +8,7 @@ Axes: B rows, T positions, N chosen tokens, H hidden, V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from harness.errors import HarnessError
 from harness.types import Ids
+from trainers.objectives.distill import token_kl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,15 @@ def pad(rows: Sequence[Ids], masks: Sequence[Sequence[bool]]) -> Padded:
     return Padded(ids_BT=ids_BT, places_N=sampled_N - 1, targets_N=ids_BT.flatten()[sampled_N])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A frozen next-token distribution at N chosen tokens: hidden states, and the output head as it was when they were made."""
+
+    hidden_NH: torch.Tensor
+    weight_VH: torch.Tensor
+    bias_V: torch.Tensor | None
+
+
 class Scorer(nn.Module):
     """A causal language model whose output is the log-probability of chosen tokens; the module that DeepSpeed wraps."""
 
@@ -55,13 +65,21 @@ class Scorer(nn.Module):
         self.causal = causal
         self._logits_mb = logits_mb
 
-    def forward(self, padded: Padded, temperature: float = 1.0) -> torch.Tensor:
-        """logprobs_N in float32 (float64 for a float64 model), of the distribution sampled from at ``temperature`` (0: that of 1)."""
+    def forward(self, padded: Padded, temperature: float = 1.0, teacher: Teacher | None = None, states_only: bool = False) -> torch.Tensor:
+        """logprobs_N in float32 (float64 for a float64 model), of the distribution sampled from at ``temperature`` (0: that of 1).
+
+        With a teacher two rows (2, N): log-probabilities, and KL(teacher || policy) over the vocabulary. ``states_only``: the hidden
+        states (N, H) before the output head, from which a ``Teacher`` is made. One method, because DeepSpeed wraps this call alone.
+        """
         hidden_BTH = self.causal.base_model(input_ids=padded.ids_BT, use_cache=False).last_hidden_state
-        hidden_NH = hidden_BTH.flatten(0, 1).index_select(0, padded.places_N)
+        hidden_NH: torch.Tensor = hidden_BTH.flatten(0, 1).index_select(0, padded.places_N)
+        if states_only:
+            return hidden_NH
         head = self.causal.get_output_embeddings()
         size = chunk_size(self.causal.config.vocab_size, self._logits_mb)
-        return token_logprobs(head, hidden_NH, padded.targets_N, temperature or 1.0, size)
+        if teacher is None:
+            return token_logprobs(head, hidden_NH, padded.targets_N, temperature or 1.0, size)
+        return token_divergences(head, hidden_NH, padded.targets_N, teacher, temperature or 1.0, max(1, size // 4))
 
 
 def chunk_size(vocabulary: int, logits_mb: int) -> int:
@@ -71,12 +89,29 @@ def chunk_size(vocabulary: int, logits_mb: int) -> int:
 
 def token_logprobs(head: nn.Module, hidden_NH: torch.Tensor, targets_N: torch.Tensor, temperature: float, size: int) -> torch.Tensor:
     """Log-probabilities of ``targets_N``; above ``size`` tokens in chunks whose logits are freed, and computed again in the backward."""
-    if len(targets_N) <= size:
-        return _dense(head, hidden_NH, targets_N, temperature)
-    chunks = zip(torch.split(hidden_NH, size), torch.split(targets_N, size), strict=True)
-    if not torch.is_grad_enabled():
-        return torch.cat([_dense(head, h, t, temperature) for h, t in chunks])
-    return torch.cat([checkpoint(_dense, head, h, t, temperature, use_reentrant=False, preserve_rng_state=False) for h, t in chunks])
+
+    def dense(hidden_NH: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+        return -nn.functional.cross_entropy(_logits(head(hidden_NH), temperature), targets_N, reduction="none")
+
+    return _in_chunks(dense, size, hidden_NH, targets_N)
+
+
+def token_divergences(
+    head: nn.Module, hidden_NH: torch.Tensor, targets_N: torch.Tensor, teacher: Teacher, temperature: float, size: int
+) -> torch.Tensor:
+    """Log-probabilities of ``targets_N`` and KL(teacher || policy), as rows (2, N); in chunks like ``token_logprobs``.
+
+    A chunk holds four V-sized tensors a token (both logits, both log-probabilities), so give it a quarter of the size.
+    """
+
+    def dense(hidden_NH: torch.Tensor, targets_N: torch.Tensor, teacher_hidden_NH: torch.Tensor) -> torch.Tensor:
+        logits_NV = _logits(head(hidden_NH), temperature)
+        with torch.no_grad():
+            teacher_NV = _logits(nn.functional.linear(teacher_hidden_NH, teacher.weight_VH, teacher.bias_V), temperature)
+        logprobs_N = -nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+        return torch.stack((logprobs_N, token_kl(teacher_NV, logits_NV)))
+
+    return _in_chunks(dense, size, hidden_NH, targets_N, teacher.hidden_NH)
 
 
 def load_model(directory: Path, dtype: str, gradient_checkpointing: bool = False) -> Any:
@@ -105,10 +140,17 @@ def load_model(directory: Path, dtype: str, gradient_checkpointing: bool = False
     return model.train()
 
 
-def _dense(head: nn.Module, hidden_NH: torch.Tensor, targets_N: torch.Tensor, temperature: float) -> torch.Tensor:
-    logits_NV = head(hidden_NH)
-    if logits_NV.dtype in (torch.bfloat16, torch.float16):
-        logits_NV = logits_NV.float()
-    if temperature != 1.0:
-        logits_NV = logits_NV / temperature
-    return -nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+def _in_chunks(dense: Callable[..., torch.Tensor], size: int, *streams_N: torch.Tensor) -> torch.Tensor:
+    """``dense`` over ``size`` tokens at a time, its values joined along their last axis; a chunk is computed again in the backward."""
+    if len(streams_N[0]) <= size:
+        return dense(*streams_N)
+    chunks = zip(*(torch.split(stream, size) for stream in streams_N), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([dense(*chunk) for chunk in chunks], dim=-1)
+    return torch.cat([checkpoint(dense, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks], dim=-1)
+
+
+def _logits(raw_NV: torch.Tensor, temperature: float) -> torch.Tensor:
+    """In float32 at least, at the temperature."""
+    logits_NV = raw_NV.float() if raw_NV.dtype in (torch.bfloat16, torch.float16) else raw_NV
+    return logits_NV if temperature == 1.0 else logits_NV / temperature

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from harness.errors import HarnessError
 from harness.types import Ids
-from trainers.learner.forward import Padded, Scorer, load_model, pad
+from trainers.learner.forward import Padded, Scorer, Teacher, load_model, pad
 from trainers.learner.place import flush_denormals
 from trainers.learner.shards import plan
 from trainers.learner.tally import Tally
@@ -59,7 +60,7 @@ def update_orders(batch: Batch, ranks: int, budget: int, version: int) -> list[U
     for minibatch in batch.minibatches:
         weights = batch.objective.token_weights(minibatch)
         rows = [WeightedRow(sample=s, weights=tuple(w)) for s, w in zip(minibatch, weights, strict=True) if w]
-        for part, share in zip(parts, plan([len(row.sample.ids) for row in rows], ranks, budget), strict=True):
+        for part, share in zip(parts, plan([row.sample.width for row in rows], ranks, budget), strict=True):
             part.append(tuple(tuple(rows[i] for i in microbatch) for microbatch in share))
     return [
         UpdateOrder(minibatches=tuple(part), objective=batch.objective, temperature=batch.temperature, version=version) for part in parts
@@ -87,6 +88,11 @@ class Worker:
             for minibatch in minibatches:
                 for microbatch in minibatch:
                     microbatch.reference_N = self._score_reference(microbatch.padded, order.temperature)
+        if Stream.TEACHER in order.objective.streams:
+            everything = [microbatch for minibatch in minibatches for microbatch in minibatch]
+            teachers = self.policy.teachers([microbatch.teacher_view(self.policy.device) for microbatch in everything])
+            for microbatch, teacher in zip(everything, teachers, strict=True):
+                microbatch.teacher = teacher
         tally = Tally()
         norms: list[float] = []
         for number, minibatch in enumerate(minibatches):
@@ -125,14 +131,15 @@ class Worker:
 
     def _accumulate(self, microbatch: _Microbatch, order: UpdateOrder, tally: Tally, first: bool) -> list[str]:
         """Forward and backward of one micro-batch; returns the attempts whose loss is not finite (their backward still runs)."""
-        logprobs_N = self.policy.forward(microbatch.padded, order.temperature)
-        tokens = microbatch.tokens(logprobs_N)
+        scores = self.policy.forward(microbatch.padded, order.temperature, microbatch.teacher)
+        logprobs_N, teacher_kl_N = (scores, None) if microbatch.teacher is None else (scores[0], scores[1])
+        tokens = microbatch.tokens(logprobs_N, teacher_kl_N)
         terms = order.objective.terms(tokens)
         loss = (microbatch.weights_N * terms.loss_N).sum()
         self.policy.backward(loss)
         tally.loss += float(loss.detach())
         tally.add(terms, tokens, microbatch.attempts, microbatch.row_N)
-        if first:
+        if first and Stream.BEHAVIOUR in order.objective.streams:
             fresh_N = microbatch.fresh(order.version) & ~tokens.guided_N
             tally.add_mismatch((logprobs_N.detach() - tokens.behaviour_N)[fresh_N].abs())
         unfit = torch.unique(microbatch.row_N[~terms.loss_N.detach().isfinite()])
@@ -152,15 +159,15 @@ class Worker:
 class _Microbatch:
     """Rows of one forward, their streams flat and aligned (suffix N)."""
 
+    samples: tuple[Sample, ...]
     padded: Padded
-    attempts: tuple[str, ...]
-    versions: tuple[int, ...]
     row_N: torch.Tensor
     behaviour_N: torch.Tensor
     advantages_N: torch.Tensor
     weights_N: torch.Tensor
     guided_N: torch.Tensor
     reference_N: torch.Tensor | None = None
+    teacher: Teacher | None = None
 
     @classmethod
     def of(cls, rows: Sequence[WeightedRow], device: torch.device) -> _Microbatch:
@@ -168,9 +175,8 @@ class _Microbatch:
         row_N = torch.repeat_interleave(torch.tensor([len(s.behaviour) for s in samples], dtype=torch.long)).to(device)
         guided_B = torch.tensor([s.guided for s in samples], dtype=torch.bool, device=device)
         return cls(
+            samples=tuple(samples),
             padded=pad([s.ids for s in samples], [s.mask for s in samples]).to(device),
-            attempts=tuple(s.attempt_id for s in samples),
-            versions=tuple(s.version for s in samples),
             row_N=row_N,
             behaviour_N=_flat([s.behaviour for s in samples], device),
             advantages_N=_flat([s.advantages for s in samples], device),
@@ -178,18 +184,31 @@ class _Microbatch:
             guided_N=guided_B[row_N],
         )
 
-    def tokens(self, logprobs_N: torch.Tensor) -> Tokens:
+    @property
+    def attempts(self) -> tuple[str, ...]:
+        return tuple(s.attempt_id for s in self.samples)
+
+    def teacher_view(self, device: torch.device) -> Padded:
+        """The same tokens, in the same order, as the teacher sees them."""
+        views = [s.teacher for s in self.samples if s.teacher is not None]
+        if len(views) != len(self.samples):
+            lacking = next(s.attempt_id for s in self.samples if s.teacher is None)
+            raise HarnessError(f"sample {lacking} has no teacher's view, but the objective has a teacher; declare one when it is sampled")
+        return pad([v.ids for v in views], [v.mask for v in views]).to(device)
+
+    def tokens(self, logprobs_N: torch.Tensor, teacher_kl_N: torch.Tensor | None) -> Tokens:
         return Tokens(
             logprobs_N=logprobs_N,
             behaviour_N=self.behaviour_N,
             reference_N=self.reference_N,
             advantages_N=self.advantages_N,
             guided_N=self.guided_N,
+            teacher_kl_N=teacher_kl_N,
         )
 
     def fresh(self, version: int) -> torch.Tensor:
         """Which tokens were sampled with the weights as they are now."""
-        return torch.tensor([v == version for v in self.versions], dtype=torch.bool, device=self.row_N.device)[self.row_N]
+        return torch.tensor([s.version == version for s in self.samples], dtype=torch.bool, device=self.row_N.device)[self.row_N]
 
 
 def _flat(rows: Sequence[Sequence[float]], device: torch.device) -> torch.Tensor:

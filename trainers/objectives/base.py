@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -18,22 +18,30 @@ if TYPE_CHECKING:
     from trainers.sample import Sample
 
 
+Aggregate = Literal["token", "sequence"]
+
+
 class Stream(StrEnum):
-    """Extra log-probabilities an objective needs beside those of the policy being trained."""
+    """What an objective needs beside the log-probabilities of the policy being trained."""
 
     BEHAVIOUR = "behaviour"  # recorded with the sample
     REFERENCE = "reference"  # one forward of the frozen reference policy
+    TEACHER = "teacher"  # the policy at step start under the sample's teacher view: a whole distribution a token, met as a divergence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """Flat sampled tokens of some rows (suffix N). ``reference_N`` is None unless the objective declared it."""
+    """Flat sampled tokens of some rows (suffix N). ``reference_N`` and ``teacher_kl_N`` are None unless the objective declared them.
+
+    ``teacher_kl_N`` is KL(teacher || policy) over the whole vocabulary at each token, differentiable in the policy alone.
+    """
 
     logprobs_N: torch.Tensor
     behaviour_N: torch.Tensor
     reference_N: torch.Tensor | None
     advantages_N: torch.Tensor
     guided_N: torch.Tensor  # bool
+    teacher_kl_N: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +66,30 @@ class Objective(Protocol):
         ...
 
     def terms(self, tokens: Tokens) -> Terms: ...
+
+
+def weigh_tokens(minibatch: Sequence[Sample], aggregate: Aggregate) -> list[list[float]]:
+    """``token``: 1 / all sampled tokens. ``sequence``: a mean over the sampled tokens of each trajectory, then over trajectories.
+
+    Rows of one ``attempt_id`` are one trajectory, so splitting a trajectory into step rows changes no weight.
+    """
+    trajectories: dict[str, int] = {}
+    for sample in minibatch:
+        tokens = len(sample.behaviour)
+        if tokens:
+            trajectories[sample.attempt_id] = trajectories.get(sample.attempt_id, 0) + tokens
+    total = sum(trajectories.values())
+
+    def weight(sample: Sample) -> float:
+        return 1 / (total if aggregate == "token" else len(trajectories) * trajectories[sample.attempt_id])
+
+    return [[weight(sample)] * len(sample.behaviour) if sample.behaviour else [] for sample in minibatch]
+
+
+def mask_weights(mask_BT: torch.Tensor, aggregate: Aggregate) -> torch.Tensor:
+    """Weight of every masked token, flat: they sum to 1 (or there are none)."""
+    counts_B = mask_BT.sum(1)
+    if aggregate == "token":
+        return (mask_BT / counts_B.sum().clamp(min=1).double())[mask_BT]
+    rows = (counts_B > 0).sum()
+    return (mask_BT / (counts_B.clamp(min=1)[:, None] * rows.clamp(min=1)).double())[mask_BT]

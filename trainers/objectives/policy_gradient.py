@@ -17,13 +17,12 @@ from pydantic import model_validator
 
 from harness.config import Section, identity
 from harness.errors import HarnessError
-from trainers.objectives.base import Stream, Terms, Tokens
+from trainers.objectives.base import Aggregate, Stream, Terms, Tokens, mask_weights, weigh_tokens
 
 if TYPE_CHECKING:
     from trainers.sample import Sample
 
 KL = Literal["k1", "k2", "k3"]
-Aggregate = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,21 +67,7 @@ class ClippedObjective:
         return frozenset({Stream.BEHAVIOUR, Stream.REFERENCE} if self.kl_coef else {Stream.BEHAVIOUR})
 
     def token_weights(self, minibatch: Sequence[Sample]) -> list[list[float]]:
-        """``token``: 1 / all sampled tokens. ``sequence``: a mean over the sampled tokens of each trajectory, then over trajectories.
-
-        Rows of one ``attempt_id`` are one trajectory, so splitting a trajectory into step rows changes no weight.
-        """
-        trajectories: dict[str, int] = {}
-        for sample in minibatch:
-            tokens = len(sample.behaviour)
-            if tokens:
-                trajectories[sample.attempt_id] = trajectories.get(sample.attempt_id, 0) + tokens
-        total = sum(trajectories.values())
-
-        def weight(sample: Sample) -> float:
-            return 1 / (total if self.aggregate == "token" else len(trajectories) * trajectories[sample.attempt_id])
-
-        return [[weight(sample)] * len(sample.behaviour) if sample.behaviour else [] for sample in minibatch]
+        return weigh_tokens(minibatch, self.aggregate)
 
     def terms(self, tokens: Tokens) -> Terms:
         """Per-token loss; metrics ``ratio``, ``clip_fraction``, ``dual_clip_fraction``, ``lost_mass`` and, with a reference, ``kl``.
@@ -166,7 +151,7 @@ def clipped_objective(
     advantages_N = advantages_B.to(logprobs_BT.dtype)[:, None].expand_as(mask_BT)[mask_BT]
     reference_N = None if reference_BT is None else reference_BT[mask_BT]
     parts = _per_token(objective, logprobs_BT[mask_BT], behaviour_BT[mask_BT], reference_N, advantages_N)
-    weights_N = _weights(mask_BT, aggregate).to(logprobs_BT.dtype)
+    weights_N = mask_weights(mask_BT, aggregate).to(logprobs_BT.dtype)
     policy_loss = (weights_N * parts.policy_N).sum()
     kl_loss = torch.zeros_like(policy_loss) if parts.kl_N is None else (weights_N * parts.kl_N).sum()
     tokens = max(len(weights_N), 1)
@@ -225,12 +210,3 @@ def _kl(objective: ClippedObjective, logprobs_N: torch.Tensor, reference_N: torc
 
 def _bounded(values_N: torch.Tensor, limit: float | None) -> torch.Tensor:
     return values_N if limit is None else values_N.clamp(-limit, limit)
-
-
-def _weights(mask_BT: torch.Tensor, aggregate: Aggregate) -> torch.Tensor:
-    """Weight of every masked token, flat: they sum to 1 (or there are none)."""
-    counts_B = mask_BT.sum(1)
-    if aggregate == "token":
-        return (mask_BT / counts_B.sum().clamp(min=1).double())[mask_BT]
-    rows = (counts_B > 0).sum()
-    return (mask_BT / (counts_B.clamp(min=1)[:, None] * rows.clamp(min=1)).double())[mask_BT]
