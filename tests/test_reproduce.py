@@ -1,4 +1,4 @@
-"""The paper's tables and figures: every arm is a run that exists, the paper's numbers are those of its text, and the report says what was found."""
+"""The paper's tables and figures: every arm exists, the paper's numbers are those of its text, and the report says what was found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def test_every_arm_is_a_run_whose_settings_exist(name: str) -> None:
     for arm in chosen.arms:
         assert not arm.paper or len(arm.paper) == len(chosen.columns)
         if arm.trainer:
-            options: dict[str, Any] = dict.fromkeys(("preset", "ranks", "config_file", "steps", "seed", "engine", "judge", "tasks", "token_budget", "web"))
+            options: dict[str, Any] = dict.fromkeys(
+                ("preset", "ranks", "config_file", "steps", "seed", "engine", "judge", "tasks", "token_budget", "web")
+            )
             config = resolve({**options, "trainer": arm.trainer, "model": "tiny", "assignments": arm.set})
             assert config.trainer == arm.trainer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.comparability import Comparability, parts_of
 from harness.events import Kind, current_events
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ def recorded_metrics(run_dir: Path, evaluation_id: str, judge: str) -> dict[str,
     return {sample: metrics for sample, metrics in found.items() if metrics is not None}
 
 
-def code(parts: Sequence[Any], samples: Sequence[Sample]) -> str:
-    """The comparability code: equal exactly when the same prompts, answers and rules were used under the same limits."""
-    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=6)
-    for sample in samples:
-        digest.update(json.dumps([sample.id, dict(sample.doc)], sort_keys=True, default=str, ensure_ascii=False).encode())
-    return digest.hexdigest()
+def comparability(*, rules: Sequence[Any], prompt: Any, limits: Any, judge: str, samples: Sequence[Sample]) -> Comparability:
+    """Equal exactly when the same prompts, answers and rules were used under the same limits; ``rules`` is what the task's own file says."""
+    data = [*rules, *([sample.id, dict(sample.doc)] for sample in samples)]
+    text = json.loads(json.dumps(data, default=str))
+    known = parts_of(data=text, prompt=prompt, tools=[], limits=limits, judge=judge)
+    return Comparability(parts={**known.parts, "extractor": "lm-eval"})
 
 
 def _plus_minus(error: float | None) -> str:

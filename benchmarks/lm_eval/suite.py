@@ -20,7 +20,7 @@ from benchmarks.base import SuiteRun
 from benchmarks.evaluate import Evaluation
 from benchmarks.lm_eval import data, punkt
 from benchmarks.lm_eval.config import LMEvalConfig
-from benchmarks.lm_eval.report import code, recorded_metrics, summary_of, words
+from benchmarks.lm_eval.report import comparability, recorded_metrics, summary_of, words
 from benchmarks.lm_eval.samples import Sample, SamplePart, record_sample, run_sample
 from harness.errors import MissingDependencyError, unknown
 from harness.events import Kind
@@ -110,14 +110,20 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
     )
     requests = requests_of(task, run.limit, lm.apply_chat_template if templated else None)
     samples = [Sample(part=part, task=task, place=place, instances=tuple(found)) for place, found in requests.items()]
+    judge = f"lm-eval {version_of(task)}"
     evaluation = Evaluation(
         id=f"{run.folder.name}/{suite}/{part.split}",
         benchmark=suite,
         split=part.split,
-        comparability=code([version_of(task), suite, part.split, part.headline, settings.model_dump(), answer_tokens, templated], samples),
+        comparability=comparability(
+            rules=[version_of(task), suite, part.split, part.headline],
+            prompt=[templated, settings.chat_template],
+            limits=[answer_tokens, settings.answer_tokens, settings.thinking_tokens],
+            judge=judge,
+            samples=samples,
+        ),
         **run.who,
     )
-    judge = f"lm-eval {version_of(task)}"
     found = recorded_metrics(run.folder, evaluation.id, judge)
     run.log.record(Kind.EVALUATION, evaluation.record("started", len(samples), judge))
     with run.progress(f"{suite}/{part.split}", len(samples)) as progress, ThreadPoolExecutor(1) as scorer:

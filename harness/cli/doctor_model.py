@@ -92,7 +92,8 @@ async def _with_parts(directory: Path, tokenizer: Any, *, engine: str, settings:
         engine, directory, EngineConfig(context=max(128, longest), slots=4, dtype=settings.get("generation.dtype", "float32"))
     )
     # A rate at which few updates show an effect; a run's own is far smaller.
-    learner = DeepSpeedLearner(directory, LearnerConfig(lr=min(3e-3, 0.1 / width), dtype=dtype, zero_stage=0 if dtype == "float32" else 1))
+    quick = {"lr": min(3e-3, 0.1 / width), "dtype": dtype, "zero_stage": 0 if dtype == "float32" else 1}
+    learner = DeepSpeedLearner(directory, LearnerConfig.model_validate(quick))
     try:
         rows = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
         rows[-1] = (*rows[-1], *answers[0], *answers[1])  # lengths that differ

@@ -1,8 +1,9 @@
 """Whether a tiny model is the base it should be: at home on one hop, obedient to plans, undecided on many hops.
 
-Measured by behaviour, over the test worlds, with the real episode loop: greedy accuracy on 1-hop questions; how many visits follow a full
-plan; pass@1 and pass@8 on 3-hop questions at temperature 1; the entropy, in roles, of what it visits when a question has three hops; the
-share of rollouts that succeed under the whole plan, and of unguided ones that the response budget cuts.
+Measured by behaviour, over the validation worlds, with the real episode loop: greedy accuracy on 1-hop questions; how many rollouts
+follow a whole plan; pass@1 and pass@8 on 3-hop questions at temperature 1; the entropy, in roles, of what it visits when a question has
+three hops; the share of rollouts that succeed under the whole plan, and under that of another question, which should help nothing; and the
+share of unguided ones that the response budget cuts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # what is accepted
     "pass@8": (0.02, 0.35),
     "role_entropy": (1.2, math.log(5) + 1e-9),
     "plan_success": (0.8, 1.0),  # lower means that guided groups succeed by luck
+    "foreign_plan": (0.0, 1.0),  # reported, no demand yet: above chance means that any plan wakes the skill, whatever it says
     "truncated": (0.0, 0.02),
 }
 
@@ -42,8 +44,8 @@ async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64, episo
     limits = SearchLimits(results=1)
     agent = AgentConfig(max_turns=6, response_tokens=200, context_tokens=256)
 
-    async def attempt(task: Task, *, index: int = 0, level: int = 0, temperature: float) -> Attempt:
-        guide = Guide(hints=(plan(task.actions, level),)) if level else UNGUIDED
+    async def attempt(task: Task, *, index: int = 0, level: int = 0, temperature: float, planned: Task | None = None) -> Attempt:
+        guide = Guide(hints=(plan((planned or task).actions, level),)) if level else UNGUIDED
         draw = Draw(task=task, run_seed=0, purpose=Purpose.PROBE, level=level, index=index, guide=guide)
         env = SearchEnv((one_hop if task.tags["hops"] == "1" else many).web(task.web), limits)
         async with gate:
@@ -55,6 +57,14 @@ async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64, episo
     groups = await asyncio.gather(*(asyncio.gather(*(attempt(t, index=i, temperature=1.0) for i in range(8))) for t in chosen))
     right = [sum(_right(a) for a in group) for group in groups]
     sampled = await asyncio.gather(*(attempt(t, index=i, level=len(t.actions), temperature=1.0) for t in chosen for i in range(4)))
+    others = [*chosen[1:], chosen[0]]
+    foreign = await asyncio.gather(
+        *(
+            attempt(t, index=i, level=len(t.actions), temperature=1.0, planned=o)
+            for t, o in zip(chosen, others, strict=True)
+            for i in range(4)
+        )
+    )
     return {
         "one_hop": sum(map(_right, single)) / len(single),
         "follows_plan": sum(_actions(a) == list(a.task.actions) for a in guided) / len(guided),
@@ -62,6 +72,7 @@ async def measure(engine: Engine, chat: Chat, plan: Plan, tasks: int = 64, episo
         "pass@8": sum(pass_at_k(8, c, 8) for c in right) / len(right),
         "role_entropy": _role_entropy([a for group in groups for a in group]),
         "plan_success": sum(map(_right, sampled)) / len(sampled),
+        "foreign_plan": sum(map(_right, foreign)) / len(foreign),
         "truncated": sum(a.status is Status.TRUNCATED for group in groups for a in group) / sum(map(len, groups)),
     }
 
