@@ -68,8 +68,9 @@ def resolved(preset: str, trainer: str, model: str | None) -> RunConfig:
     from trainers.presets import preset_layer
 
     kind = run_config_type(load("trainers", trainer).config_type)
-    below = nested(find_model(model).settings) if model else {}
-    return build(kind, merge(below, nested(preset_layer(preset, kind)) if preset != DEFAULT else {}))
+    known = {row.key for row in describe(kind)}
+    below = {key: value for key, value in find_model(model).settings.items() if key in known} if model else {}
+    return build(kind, merge(nested(below), nested(preset_layer(preset, kind)) if preset != DEFAULT else {}))
 
 
 def consequence(key: str, fields: list[FieldRow]) -> str:
