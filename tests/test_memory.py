@@ -14,7 +14,9 @@ from trainers.memory import GIB, memory_plan
 
 
 def config(*assignments: str, model: str = "qwen3-8b") -> RunConfig:
-    options: dict[str, Any] = dict.fromkeys(("preset", "ranks", "config_file", "steps", "seed", "engine", "judge", "tasks", "token_budget"))
+    options: dict[str, Any] = dict.fromkeys(
+        ("preset", "ranks", "config_file", "steps", "seed", "engine", "judge", "tasks", "token_budget", "web")
+    )
     return resolve({**options, "trainer": "actguide", "model": model, "assignments": assignments})
 
 

@@ -81,6 +81,7 @@ def test_the_constraints_satisfy_what_the_package_asks_for() -> None:
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     asked = [Requirement(text) for text in [*project["dependencies"], *(r for rs in project["optional-dependencies"].values() for r in rs)]]
+    asked = [r for r in asked if r.name != project["name"]]  # an extra may name another of ours
     unpinned = [r.name for r in asked if canonicalize_name(r.name) not in pinned]
     assert unpinned == []
     outside = [str(r) for r in asked if not r.specifier.contains(pinned[canonicalize_name(r.name)])]

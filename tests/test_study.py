@@ -17,6 +17,15 @@ def a_plan(folder: Path) -> Plan:
     return Plan(folder=folder, model="tiny", tasks="miniweb", split="test", steps=2, threads=1, assignments=())
 
 
+def attempted(attempt: str, task: str, evaluation: str) -> dict[str, object]:
+    fields = {"index": 0, "step": 0, "purpose": "eval", "status": "answered", "answer": "a", "detail": "", "usage": {}}
+    return {"attempt_id": attempt, "task_id": task, "evaluation_id": evaluation, **fields}
+
+
+def judged(attempt: str, value: float | None) -> dict[str, object]:
+    return {"attempt_id": attempt, "value": value, "judge": "exact", "status": "judged" if value is not None else "transport_error"}
+
+
 def write_run(folder: Path, right_by_step: dict[int, int], tokens_a_step: int) -> None:
     """A finished run that solved the first ``right_by_step[step]`` tasks in its evaluation after that step."""
     with Recorder(folder) as log:
@@ -38,8 +47,8 @@ def write_evaluation(log: Recorder, run: str, step: int, right: int, tokens_a_st
     evaluation = f"{run}/{step}"
     for number, task in enumerate(TASKS):
         attempt = f"{evaluation}/{task}"
-        log.record(Kind.ATTEMPT, {"attempt_id": attempt, "task_id": task, "evaluation_id": evaluation, "step": step, "purpose": "eval"})
-        log.record(Kind.JUDGEMENT, {"attempt_id": attempt, "value": float(number < right)})
+        log.record(Kind.ATTEMPT, attempted(attempt, task, evaluation))
+        log.record(Kind.JUDGEMENT, judged(attempt, float(number < right)))
     fields = {"phase": "finished", "evaluation_id": evaluation, "step": step, "generated_tokens_total": tokens_a_step * step}
     log.record(Kind.EVALUATION, fields)
 
@@ -87,7 +96,7 @@ def test_a_run_counts_as_finished_only_when_its_log_ends_so(tmp_path: Path) -> N
 def test_what_could_not_be_scored_is_no_verdict(tmp_path: Path) -> None:
     with Recorder(tmp_path) as log:
         for task, value in (("a", 1.0), ("b", None)):
-            log.record(Kind.ATTEMPT, {"attempt_id": task, "task_id": task, "evaluation_id": "e", "step": 0, "purpose": "eval"})
-            log.record(Kind.JUDGEMENT, {"attempt_id": task, "value": value})
+            log.record(Kind.ATTEMPT, attempted(task, task, "e"))
+            log.record(Kind.JUDGEMENT, judged(task, value))
     assert verdicts(tmp_path, "e") == {"a": 1.0}
     assert evaluations(tmp_path) == []

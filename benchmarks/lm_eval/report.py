@@ -82,7 +82,7 @@ def recorded_metrics(run_dir: Path, evaluation_id: str, judge: str) -> dict[str,
 
 
 def comparability(*, rules: Sequence[Any], prompt: Any, limits: Any, judge: str, samples: Sequence[Sample]) -> Comparability:
-    """Equal exactly when the same prompts, answers and rules were used under the same limits; ``rules`` is what the task's own file says."""
+    """Equal exactly when the same prompts, answers and ``rules`` (what the task's own file says) were used under the same limits."""
     data = [*rules, *([sample.id, dict(sample.doc)] for sample in samples)]
     text = json.loads(json.dumps(data, default=str))
     known = parts_of(data=text, prompt=prompt, tools=[], limits=limits, judge=judge)
