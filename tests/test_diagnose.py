@@ -130,9 +130,8 @@ def test_a_checkpoint_is_diagnosed_with_the_settings_of_its_run(run: Run, harnes
     assert all(set(judged) <= {3} for judged in states)
     risks = {row["percent"]: row for row in data["off-policy-risk"]["by_proportion"]}
     assert min(risks) == 0 and max(risks) == 100
-    assert risks[0]["variance"] < 1e-6 < risks[100]["variance"], "without a plan there is no shift"
-    assert risks[0]["ess"] == pytest.approx(1, abs=1e-4)
-    assert risks[0]["ess"] > risks[100]["ess"]
+    assert risks[0]["variance"] < 1e-6 and abs(risks[0]["mean"]) < 1e-3, "without a plan there is no shift"
+    assert risks[0]["ess"] == pytest.approx(1, abs=1e-4) and all(0 < row["ess"] <= 1 + 1e-9 for row in risks.values())
     assert risks[100]["mean"] < 0, "guided tokens are less likely without the plan"
     for cell in data["off-policy-risk"]["cells"]:
         parts = cell["risk"]
