@@ -3,6 +3,8 @@
 VENV   ?= .venv
 PYTHON ?= python3
 MARKS  ?=
+# Test files run at a time.
+WORKERS ?= 2
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -q -c constraints.txt
 
@@ -17,10 +19,10 @@ serve: setup                  ## the leaderboard's pages
 	$(VENV)/bin/harness leaderboard serve
 
 test: dev                     ## the fast tests
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-all: extras system       ## every test; MARKS=slow for those that `make test` leaves out
-	$(VENV)/bin/python -m pytest $(if $(MARKS),-m "$(MARKS)")
+	$(VENV)/bin/python -m pytest $(if $(MARKS),-m "$(MARKS)") -n $(WORKERS) --dist loadfile
 
 check: dev                    ## format, lint, types (the import law is a test)
 	$(VENV)/bin/ruff format --check .
