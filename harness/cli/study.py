@@ -166,6 +166,7 @@ def report(plan: Plan, seeds: int) -> None:
         ("actguide", "zero-rl, equal steps"),
         ("actguide", "zero-rl, equal tokens"),
         ("foreign plans", "zero-rl, equal steps"),
+        ("foreign plans", "zero-rl, equal tokens"),
     ):
         found = compare(arms[left], arms[right])
         if found is None:
