@@ -122,9 +122,9 @@ class Chat:
         return tuple(self._tokenizer.encode(text, add_special_tokens=not (start and text.startswith(start))))
 
     def without_marks(self, text: str) -> str:
-        """The text without the tokenizer's special tokens."""
-        for mark in self._tokenizer.all_special_tokens:
-            text = text.replace(mark, "")
+        """The text without the tokenizer's special tokens: those that decoding with ``skip_special_tokens`` leaves out."""
+        for mark in self._tokenizer.added_tokens_decoder.values():
+            text = text.replace(str(mark), "") if mark.special else text
         return text
 
     def decode(self, ids: Sequence[int]) -> str:
