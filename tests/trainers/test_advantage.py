@@ -57,7 +57,7 @@ def test_lengths_must_agree() -> None:
         group_advantages([1.0, 0.0], ["a"])
 
 
-@given(st.lists(st.floats(-10, 10), min_size=2, max_size=12))
+@given(st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=2, max_size=12))  # a learner beside it may flush denormals
 def test_agrees_with_the_standard_library(rewards: list[float]) -> None:
     found = group_advantages(rewards, ["g"] * len(rewards))
     if len(set(rewards)) == 1:
