@@ -255,7 +255,7 @@ def test_blobs_come_back_whole_with_log_probabilities_at_single_precision(tmp_pa
     assert back["spans"][0] == {"ids": [1, 2, 3], "logprobs": array("f", logprobs).tolist(), "version": 0, "finish": "length"}
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.floats(width=32, allow_nan=False),
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.floats(width=32, allow_nan=False, allow_subnormal=False),
                     lambda inner: st.lists(inner) | st.dictionaries(st.text(min_size=4), inner), max_leaves=30))  # fmt: skip
 def test_any_json_data_survives_a_frame(value: object) -> None:
     assert decode_frame(encode_frame({"data": value}), "here") == {"data": value}
