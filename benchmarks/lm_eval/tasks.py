@@ -52,7 +52,7 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
         config["custom_dataset"] = _rows_instead(split, definition.rows(data))
     if definition.prepare is not None:
         config["process_docs"] = _prepared(definition.prepare)
-    with _as_lm_eval_seeds(), _quiet():
+    with as_lm_eval_seeds(), _quiet():
         try:
             task = ConfigurableTask(config=config)
         except HarnessError:
@@ -70,7 +70,7 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
 
 def indexed_tasks(name: str, data: Path | None) -> list[Any]:
     """Any task, group or tag that lm-eval knows, as its leaf tasks; ``data``: a JSONL file that serves as every split of it."""
-    with _as_lm_eval_seeds(), _quiet():
+    with as_lm_eval_seeds(), _quiet():
         manager = TaskManager()
         if name not in manager.all_tasks:
             raise UsageError(f"lm-eval {lm_eval.__version__} has no task {name!r}; `lm-eval ls tasks` lists them")
@@ -98,7 +98,7 @@ def requests_of(task: Any, limit: int | None, template: Chat | None) -> dict[int
     if task.get_config("num_fewshot") is None:
         task.set_config("num_fewshot", 0)
     task.set_fewshot_seed(_FEWSHOT_SEED)
-    with _as_lm_eval_seeds(), _quiet():
+    with as_lm_eval_seeds(), _quiet():
         task.build_all_requests(limit=limit, apply_chat_template=template is not None, chat_template=template)
     found: dict[int, list[Instance]] = {}
     for instance in task.instances:
@@ -107,11 +107,16 @@ def requests_of(task: Any, limit: int | None, template: Chat | None) -> dict[int
 
 
 def metrics_of(task: Any, doc: Any, instances: list[Instance]) -> dict[str, Any]:
-    """Values of one document, by ``metric,filter``: every filter is scored, so a task with two has both."""
+    """Values of one document, by ``metric,filter``: every filter is scored, so a task with two has both.
+
+    Always the same for the same answers. lm-eval's own are not: where an instruction of IFEval counts a sign that is no letter, its
+    checker counts a letter drawn at random.
+    """
     found: dict[str, Any] = {}
     for ensemble in task._filters:
         ensemble.apply(instances)
-        values = task.process_results(doc, [instance.filtered_resps[ensemble.name] for instance in instances])
+        with as_lm_eval_seeds():
+            values = task.process_results(doc, [instance.filtered_resps[ensemble.name] for instance in instances])
         found |= {f"{metric},{ensemble.name}": plain(value) for metric, value in values.items()}
     return found
 
@@ -140,7 +145,7 @@ def _prepared(prepare: Callable[[Mapping[str, Any]], Doc]) -> Callable[[Any], An
 
 
 @contextlib.contextmanager
-def _as_lm_eval_seeds() -> Iterator[None]:
+def as_lm_eval_seeds() -> Iterator[None]:
     """Tasks that shuffle use the global random states; they find those of lm-eval's command line, and ours come back afterwards."""
     kept, kept_numpy = random.getstate(), np.random.get_state()
     random.seed(0)

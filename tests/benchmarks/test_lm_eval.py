@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import math
 import sys
 from collections.abc import Callable
@@ -322,3 +323,25 @@ def test_the_command_runs_a_suite(tmp_path: Path, data_dir: Callable[[str], Path
     assert done.exit_code == 0, done.output
     assert "ifeval/test: prompt_level_strict_acc" in done.output and "(2 samples)" in done.output
     assert [a["task_id"] for a in events(tmp_path / "run", Kind.ATTEMPT)] == ["test-1000", "test-1001"]
+
+
+def test_an_answer_is_scored_alike_each_time_where_lm_eval_counts_a_letter_drawn_at_random(tmp_path: Path) -> None:
+    from lm_eval.api.instance import Instance
+
+    from benchmarks.lm_eval.suite import _definition
+    from benchmarks.lm_eval.tasks import metrics_of, packaged_task, requests_of
+
+    punkt.make_ready()
+    asked = {"let_relation": "at least", "letter": "#", "let_frequency": 1}  # as row 1122 of the published file asks
+    row = {"key": 1, "prompt": "Use a hashtag.", "instruction_id_list": ["keywords:letter_frequency"], "kwargs": [asked]}
+    (tmp_path / "input_data.jsonl").write_text(json.dumps(row))
+    task = packaged_task(_definition(shrunk(IFEVAL, 1).parts[0]), tmp_path / "input_data.jsonl")
+    (instances,) = requests_of(task, None, None).values()
+
+    def said() -> list[Instance]:
+        instances[0].resps = ["abcdefghijklm"]  # half of the letters
+        return instances
+
+    assert len({str(metrics_of(task, instances[0].doc, said())) for _ in range(20)}) == 1
+    alone = {str(task.process_results(instances[0].doc, ["abcdefghijklm"])) for _ in range(40)}
+    assert len(alone) > 1, "lm-eval scores it alike by itself now: the seeds are no longer needed"

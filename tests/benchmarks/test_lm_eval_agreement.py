@@ -62,7 +62,7 @@ def ours_and_theirs(
     """Our attempts, our metrics, their result: one part over the same rows, the chat template where the model generates."""
     from lm_eval.evaluator import evaluate
 
-    from benchmarks.lm_eval.tasks import packaged_task
+    from benchmarks.lm_eval.tasks import as_lm_eval_seeds, packaged_task
 
     (packaged,) = suite.parts
     engine = engine_of(directory, 2048)
@@ -74,6 +74,7 @@ def ours_and_theirs(
     generates = task.OUTPUT_TYPE == "generate_until"
     if generates:
         task.set_config("generation_kwargs", {"max_gen_toks": ANSWER_TOKENS}, update=True)
+    task.process_results = as_lm_eval_seeds()(task.process_results)  # two rows of IFEval are scored by a letter drawn at random
     task_dict: Any = {"tasks": {task.config.task: task}}
     theirs = evaluate(lm=their_model(directory), task_dict=task_dict, limit=limit, apply_chat_template=generates, bootstrap_iters=0)
     return events(folder, Kind.ATTEMPT), events(folder, Kind.EVALUATION)[-1]["metrics"], theirs
