@@ -21,7 +21,7 @@ from harness.events import Event, Kind, current_events, read_blob
 
 HARNESS = Path(sys.executable).parent / "harness"
 SMALL = ["--set", "tasks_per_step=2", "--set", "minibatch_tasks=2", "--set", "algorithm.group.group_size=2", "--set", "eval_limit=4"]
-SMOL = ["--model", "smollm2-135m", "--set", "agent.response_tokens=160", "--set", "generation.slots=4", "--set", "agent.max_turns=2"]
+SMOL = ["--model", "smollm2-135m", "--set", "agent.response_tokens=64", "--set", "generation.slots=4", "--set", "agent.max_turns=2"]
 TINY = ["--model", "tiny", *SMALL, "--set", "generation.slots=8", "--set", "checkpoint_every=1"]
 
 

@@ -49,14 +49,15 @@ class LMEvalSuite:
     needs_punkt: bool = False
 
     def check(self, data: Path | None, split: str | None) -> None:
-        """See ``Suite.check``: packages, the part's name, and the data itself where it is a local copy."""
+        """See ``Suite.check``: the part's name, packages, and the data itself where it is a local copy."""
+        chosen = self._chosen(split)
         if find_spec("lm_eval") is None:
             raise MissingDependencyError(f"{self.name} needs lm-eval; run `pip install 'actguide-harness[lm-eval]'`")
         if self.needs_punkt:
             punkt.make_ready()
-        for chosen in self._chosen(split):
-            if data is not None:
-                _definition(chosen).rows(data)
+        if data is not None:
+            for packaged in chosen:
+                _definition(packaged).rows(data)
 
     async def evaluate(self, run: SuiteRun) -> list[str]:
         """See ``Suite.evaluate``."""
