@@ -138,7 +138,7 @@ class Worker:
         loss = (microbatch.weights_N * terms.loss_N).sum()
         self.policy.backward(loss)
         tally.loss += float(loss.detach())
-        tally.add(terms, tokens, microbatch.attempts, microbatch.row_N)
+        tally.add(terms, tokens, microbatch.rows, microbatch.row_N)
         if first and Stream.BEHAVIOUR in order.objective.streams:
             fresh_N = microbatch.fresh(order.version) & ~tokens.guided_N
             tally.add_mismatch((logprobs_N.detach() - tokens.behaviour_N)[fresh_N].abs())
@@ -187,6 +187,11 @@ class _Microbatch:
     @property
     def attempts(self) -> tuple[str, ...]:
         return tuple(s.attempt_id for s in self.samples)
+
+    @property
+    def rows(self) -> tuple[tuple[str, int], ...]:
+        """Each row's attempt and the place of the first token that it trains."""
+        return tuple((s.attempt_id, s.mask.index(True)) for s in self.samples)
 
     def teacher_view(self, device: torch.device) -> Padded:
         """The same tokens, in the same order, as the teacher sees them."""
