@@ -254,6 +254,15 @@ def test_splitting_a_trajectory_into_step_rows_changes_nothing(learner: Open, ag
     assert largest_difference(weights(together), weights(apart)) < 1e-6
 
 
+def test_the_kl_of_a_trajectory_is_the_sum_over_its_tokens(learner: Open) -> None:
+    row = sample("a", 31, 1.0, seed=1)
+    summed, scaled = learner(), learner()
+    for _ in range(2):  # in the second the policy has left the reference
+        summed.update(batch([row], kl_coef=0.1, kl_aggregate="trajectory"))
+        scaled.update(batch([row], kl_coef=0.1 * len(row.behaviour)))
+    assert largest_difference(weights(summed), weights(scaled)) < 1e-6
+
+
 def test_recomputing_activations_changes_nothing(learner: Open) -> None:
     plain, recomputed = learner(), learner(replace_config(gradient_checkpointing=True, logits_mb=1))
     for one in (plain, recomputed):
@@ -366,6 +375,9 @@ class FiniteLossWithoutGradient:
 
     def token_weights(self, minibatch: Sequence[Sample]) -> list[list[float]]:
         return [[1.0] * len(row.behaviour) for row in minibatch]
+
+    def penalty_scales(self, minibatch: Sequence[Sample]) -> list[float]:
+        return [1.0] * len(minibatch)
 
     def terms(self, tokens: Tokens) -> Terms:
         return Terms(loss_N=(tokens.logprobs_N * 0).sqrt(), metrics={})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -216,13 +217,64 @@ def test_flat_class_and_padded_function_are_one(aggregate: Any) -> None:
     assert (weights * objective.terms(tokens).loss_N).sum().item() == pytest.approx(expected.item(), abs=1e-15)
 
 
-@pytest.mark.parametrize("aggregate", ["token", "sequence"])
+GROUPS = (("x", 2), ("x", 6), ("y", 3))
+"""Group and number of sampled tokens of three trajectories."""
+
+
+def in_groups() -> list[Sample]:
+    return [replace(row_with(f"a{i}", n), group_id=group) for i, (group, n) in enumerate(GROUPS)]
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "policy", "kl"),
+    [
+        ("token", (1 / 11, 1 / 11, 1 / 11), (1 / 3, 1 / 3, 1 / 3)),
+        ("sequence", (1 / 6, 1 / 18, 1 / 9), (1 / 3, 1 / 3, 1 / 3)),
+        ("group", (1 / 16, 1 / 16, 1 / 6), (1 / 4, 1 / 4, 1 / 2)),
+    ],
+)
+def test_what_a_token_weighs_in_either_term(aggregate: Any, policy: tuple[float, ...], kl: tuple[float, ...]) -> None:
+    rows = [*in_groups(), replace(row_with("idle", 0), group_id="x")]
+    plain, summed = ClippedObjective(aggregate=aggregate), ClippedObjective(aggregate=aggregate, kl_aggregate="trajectory")
+    weights = [row[0] for row in plain.token_weights(rows)[:3]]
+    assert weights == pytest.approx(policy) and summed.token_weights(rows) == plain.token_weights(rows)
+    assert plain.penalty_scales(rows) == [1.0] * 4
+    assert [w * p for w, p in zip(weights, summed.penalty_scales(rows), strict=False)] == pytest.approx(kl)
+
+
+def test_equation_11_as_printed_by_hand() -> None:
+    torch.manual_seed(3)
+    total = sum(n for _, n in GROUPS)
+    new, old, ref, advantage = (torch.randn(total, dtype=F64) / 2 for _ in range(4))
+    objective = ClippedObjective(kl_coef=0.3, kl="k1", aggregate="group", kl_aggregate="trajectory")
+    rows = in_groups()
+    row_N = torch.repeat_interleave(torch.tensor([n for _, n in GROUPS]))
+    tokens = Tokens(
+        logprobs_N=new,
+        behaviour_N=old,
+        reference_N=ref,
+        advantages_N=advantage,
+        guided_N=torch.zeros(total, dtype=torch.bool),
+        penalty_N=torch.tensor(objective.penalty_scales(rows), dtype=F64)[row_N],
+    )
+    weights = torch.tensor([w for row in objective.token_weights(rows) for w in row], dtype=F64)
+    ours = float((weights * objective.terms(tokens).loss_N).sum())
+    gained = torch.minimum((new - old).exp() * advantage, (new - old).exp().clamp(0.8, 1.2) * advantage)
+    printed = []
+    for members in ((0, 1), (2,)):  # the trajectories of each group
+        inside = torch.isin(row_N, torch.tensor(members))
+        kl = [float((new - ref)[row_N == i].sum()) for i in members]
+        printed.append(float(gained[inside].sum()) / int(inside.sum()) - 0.3 * sum(kl) / len(members))
+    assert ours == pytest.approx(-sum(printed) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("aggregate", ["token", "sequence", "group"])
 def test_weights_of_a_minibatch_sum_to_one(aggregate: Any) -> None:
     weights = ClippedObjective(aggregate=aggregate).token_weights(uneven_samples())
     assert math.fsum(w for row in weights for w in row) == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("aggregate", ["token", "sequence"])
+@pytest.mark.parametrize("aggregate", ["token", "sequence", "group"])
 def test_step_rows_of_one_attempt_weigh_as_the_whole(aggregate: Any) -> None:
     objective = ClippedObjective(aggregate=aggregate)
     whole, other = sample("long", 30, 1.0, seed=0), sample("short", 9, 1.0, seed=1)
@@ -231,6 +283,9 @@ def test_step_rows_of_one_attempt_weigh_as_the_whole(aggregate: Any) -> None:
     apart, together = objective.token_weights([*parts, other]), objective.token_weights([whole, other])
     assert {w for row in apart[:3] for w in row} == set(together[0])
     assert apart[3] == together[1]
+    summed = ClippedObjective(aggregate=aggregate, kl_aggregate="trajectory")
+    scales, whole_scales = summed.penalty_scales([*parts, other]), summed.penalty_scales([whole, other])
+    assert [*scales[:1], scales[3]] == pytest.approx(whole_scales) and len(set(scales[:3])) == 1
 
 
 def test_lost_mass_is_what_small_ratios_take_from_positive_advantages() -> None:
