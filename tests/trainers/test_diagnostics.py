@@ -214,14 +214,21 @@ def test_means_by_turn_are_over_those_that_reach_it() -> None:
     assert delta_logit.mean_by_turn([]) == []
 
 
-def test_every_injection_can_be_diagnosed_but_replayed_turns_are_no_state_to_go_on_from() -> None:
+def test_every_injection_can_be_diagnosed_and_replayed_turns_are_states_to_go_on_from() -> None:
     bench, engine = lab(tasks=TASKS[:1])
     replayed = replace(bench, inject=as_dropped_messages)
     found = asyncio.run(off_policy_risk.diagnose(replayed))
     assert {row["percent"]: row["recovery"] for row in found.data["by_proportion"]} == {0: 0.0, 50: 0.0, 100: 1.0}
     assert all("<1>:" not in tiny_chat().decode(r.ids) for r in engine.requests), "actions were replayed, no plan was shown"
-    with pytest.raises(HarnessError, match="replayed turns are part of every state"):
-        asyncio.run(prefix_pass.diagnose(replayed))
+    engine.finished.clear()
+    found = asyncio.run(prefix_pass.diagnose(replayed))
+    (path,) = found.data["paths"]
+    assert (path["given"], path["judged"], path["successes"]) == (2, [4, 4, 4], [0, 0, 4])  # before either given turn, and the sampled one
+    shown = [tiny_chat().decode(r.ids).count("<tool_response>") for r in engine.finished if not r.session.startswith("0/")]
+    assert [shown.count(n) for n in range(3)] == [4, 4, 4]
+    shift = found.data["delta_logit_by_turn"]
+    assert shift[:2] == [None, None] and shift[2] > 0  # nothing was sampled in the given turns
+    assert "replayed, not sampled" in found.summary[-1]
 
 
 def test_without_expert_actions_there_is_nothing_to_diagnose() -> None:
