@@ -18,12 +18,12 @@ from harness.envs.search import SearchEnv, SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import HarnessError, UsageError
 from harness.events import Kind, Recorder
-from harness.types import Action, Task, Trajectory
+from harness.types import Action, Score, ScoreStatus, Task, Trajectory
 from harness.web.base import Page
 from harness.web.corpus import CorpusWeb
 from judges.attempts import Sampler
 from judges.exact import ExactJudge
-from trainers.diagnostics import delta_logit, load_diagnostic, off_policy_risk, prefix_pass, turns
+from trainers.diagnostics import delta_logit, guided_reward, load_diagnostic, off_policy_risk, prefix_pass, turns
 from trainers.diagnostics.lab import Amounts, Lab, Unrecorded
 from trainers.diagnostics.off_policy_risk import Cell, Ratios, Risk, effective_share, ratios, recovered, risk, smallest_sufficient
 from trainers.guidance.inject import as_dropped_messages
@@ -229,6 +229,34 @@ def test_every_injection_can_be_diagnosed_and_replayed_turns_are_states_to_go_on
     shift = found.data["delta_logit_by_turn"]
     assert shift[:2] == [None, None] and shift[2] > 0  # nothing was sampled in the given turns
     assert "replayed, not sampled" in found.summary[-1]
+
+
+def test_the_reward_under_guidance_is_that_of_single_rollouts_on_their_own_and_guided() -> None:
+    bench, engine = lab()
+    found = asyncio.run(guided_reward.diagnose(bench))
+    assert found.data["reward"] == {"unguided": 0.0, "guided": 1.0}
+    assert found.data["tasks"] == [{"task_id": f"t{i}", "level": 2, "unguided": [0.0] * 2, "guided": [1.0] * 2} for i in range(2)]
+    assert found.summary[1] == "with the actions given: reward@1 100.0% [100.0%, 100.0%] (2 tasks, 2 rollouts each)"
+    shorter, _ = lab(Amounts(samples=2, level=1))
+    assert asyncio.run(guided_reward.diagnose(shorter)).data["reward"] == {"unguided": 0.0, "guided": 0.0}
+    assert all("eval" not in request.session for request in engine.requests), "nothing of it is an evaluation"
+
+
+class Silent:
+    """Reaches no verdict."""
+
+    name = "silent"
+
+    async def score(self, question: str, gold: tuple[str, ...], answer: str) -> Score:
+        return Score(value=None, status=ScoreStatus.PARSE_ERROR, layer="test")
+
+
+def test_a_rollout_without_a_verdict_counts_nowhere() -> None:
+    bench, _ = lab()
+    silent = replace(bench, sampler=replace(bench.sampler, judge=Silent()))
+    found = asyncio.run(guided_reward.diagnose(silent))
+    assert found.data["reward"] == {"unguided": None, "guided": None}
+    assert "could not be scored" in found.summary[0] and "count nowhere" in found.summary[2]
 
 
 def test_without_expert_actions_there_is_nothing_to_diagnose() -> None:
