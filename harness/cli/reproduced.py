@@ -70,7 +70,7 @@ def _scores(chosen: Reproduction, bench: Bench, done: Done) -> list[str]:
     for arm in shown:
         paper = [f"{value:.2f}" for value in arm.paper] or ["not reported"] * len(chosen.columns)
         ours = [_interval(guided[arm.name])] if guided else []
-        seeds = ", ".join(f"{100 * fmean(v.values()):.1f}" for v in trained[arm.name])
+        seeds = ", ".join(f"{100 * fmean(v.values()):.1f}" if v else "nothing scored" for v in trained[arm.name])
         rows.append([arm.name, *paper, *ours, _interval(trained[arm.name]), seeds])
     lines = [*table(header, rows), "", "Scores in percent; [95% interval over questions, and over seeds where there are several]."]
     if chosen.claims:
@@ -107,7 +107,7 @@ def _claim(better: str, worse: str, scores: Mapping[str, Sequence[Verdicts]]) ->
 
     found = compare(scores[better], scores[worse])
     if found is None:
-        return f"{better} over {worse}: not comparable, no question was answered by both"
+        return f"{better} over {worse}: not comparable, no question has a verdict in both"
     bounds = "no interval" if found.low is None or found.high is None else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
     if not found.distinguishable:
         verdict = "undecided: our difference cannot be told from zero"

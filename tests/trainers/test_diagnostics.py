@@ -212,6 +212,8 @@ def test_delta_logit_is_the_difference_of_the_two_views_by_turn() -> None:
 def test_means_by_turn_are_over_those_that_reach_it() -> None:
     assert delta_logit.mean_by_turn([(1.0, 2.0), (3.0,)]) == [2.0, 2.0]
     assert delta_logit.mean_by_turn([]) == []
+    assert delta_logit.mean_by_turn([(math.nan, 2.0), (1.0, 4.0)]) == [1.0, 3.0]
+    assert math.isnan(delta_logit.mean_by_turn([(math.nan,)])[0])
 
 
 def test_every_injection_can_be_diagnosed_and_replayed_turns_are_states_to_go_on_from() -> None:
@@ -257,6 +259,12 @@ def test_a_rollout_without_a_verdict_counts_nowhere() -> None:
     found = asyncio.run(guided_reward.diagnose(silent))
     assert found.data["reward"] == {"unguided": None, "guided": None}
     assert "could not be scored" in found.summary[0] and "count nowhere" in found.summary[2]
+
+
+def test_a_state_whose_continuations_have_no_verdict_is_not_one_that_fails() -> None:
+    path = prefix_pass.Path(task_id="t", level=1, given=0, success=True, judged=(2, 0, 4), successes=(0, 0, 1))
+    assert [path.reached[0], path.reached[2], path.rates[0], path.rates[2]] == [0.0, 1.0, 0.0, 0.25]
+    assert math.isnan(path.reached[1]) and math.isnan(path.rates[1])
 
 
 def test_without_expert_actions_there_is_nothing_to_diagnose() -> None:

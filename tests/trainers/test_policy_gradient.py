@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,10 @@ import torch
 from learner_cases import sample, uneven_samples
 
 from harness.errors import HarnessError
+from trainers.advantage import group_advantages
+from trainers.guidance.search import smallest_sufficient_level
 from trainers.objectives.base import Stream, Tokens
+from trainers.objectives.distill import forward_kl
 from trainers.objectives.policy_gradient import ClippedObjective, ObjectiveConfig, clipped_objective
 from trainers.sample import Sample
 
@@ -28,6 +33,27 @@ def one_token(ratio: float, advantage: float, **options: Any) -> tuple[float, fl
     result.loss.backward()
     assert new.grad is not None
     return result.loss.item(), new.grad.item()
+
+
+def signature(function: Callable[..., object]) -> list[tuple[str, object]]:
+    """Names with defaults (``...`` where there is none), a star before those that can only be given by name."""
+    found = inspect.signature(function).parameters.values()
+    return [("*" * (p.kind is p.KEYWORD_ONLY) + p.name, ... if p.default is p.empty else p.default) for p in found]
+
+
+def test_the_public_functions_are_called_as_they_are_documented() -> None:
+    given = ("logprobs_BT", "behaviour_BT", "reference_BT", "mask_BT", "advantages_B")
+    named = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": None, "kl_coef": 0.001, "kl": "k3", "aggregate": "token"}
+    named |= {"log_ratio_clamp": 20.0, "kl_clamp": None}
+    assert signature(clipped_objective) == [*((name, ...) for name in given), *((f"*{name}", value) for name, value in named.items())]
+    assert signature(group_advantages) == [("rewards", ...), ("groups", ...), ("*scale", "std"), ("*eps", 1e-6)]
+    assert signature(forward_kl) == [("teacher_logits_BTV", ...), ("student_logits_BTV", ...), ("mask_BT", ...)]
+    assert signature(smallest_sufficient_level) == [("succeeds", ...), ("levels", ...), ("budget", ...)]
+    result = clipped_objective(*(torch.zeros(1, 1) for _ in range(3)), torch.ones(1, 1), torch.zeros(1))
+    parts = ("loss", "policy_loss", "kl_loss", "clip_fraction", "dual_clip_fraction")
+    assert [getattr(result, name).item() for name in parts] == [0.0] * 5
+    found = smallest_sufficient_level(lambda k: k >= 2, 3, 3)
+    assert (found.level, found.probed) == (2, ((2, True), (1, False)))
 
 
 @pytest.mark.parametrize(

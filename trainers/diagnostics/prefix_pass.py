@@ -66,13 +66,13 @@ class Path:
 
     @property
     def reached(self) -> tuple[float, ...]:
-        """max Y over the continuations of each state: 1.0 or 0.0."""
-        return tuple(float(count > 0) for count in self.successes)
+        """max Y over the continuations of each state: 1.0 or 0.0, NaN where none of them could be judged."""
+        return tuple(float(c > 0) if n else nan for c, n in zip(self.successes, self.judged, strict=True))
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """Share of continuations that succeed."""
-        return tuple(c / max(n, 1) for c, n in zip(self.successes, self.judged, strict=True))
+        """Share of the judged continuations that succeed."""
+        return tuple(c / n if n else nan for c, n in zip(self.successes, self.judged, strict=True))
 
     @property
     def first(self) -> int | None:
@@ -117,9 +117,9 @@ async def diagnose(lab: Lab) -> Finding:
         data={
             "k": k,
             "paths": [p.to_plain() for p in paths],
-            "pass": passed,
-            "rate": rates,
-            "delta_logit_by_turn": [None if isnan(value) else value for value in influence],
+            "pass": _known(passed),
+            "rate": _known(rates),
+            "delta_logit_by_turn": _known(influence),
         },
     )
 
@@ -160,6 +160,11 @@ def _by_turn(paths: Sequence[Path], found: Sequence[Influence]) -> list[float]:
     return mean_by_turn(rows)
 
 
+def _known(values: Sequence[float]) -> list[float | None]:
+    """As JSON has it."""
+    return [None if isnan(value) else value for value in values]
+
+
 def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[float], influence: Sequence[float], k: int) -> list[str]:
     easy = sum(p.first == 0 for p in paths)
     never = sum(p.first is None for p in paths)
@@ -167,7 +172,9 @@ def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[flo
         f"{len(paths)} guided trajectories, {sum(p.success for p in paths)} of them successful; {k} unguided continuations a state",
         f"tasks with reward in reach from the start (easy): {easy}; only from a later state: {len(paths) - easy - never}; never: {never}",
     ]
-    lines += [f"before turn {n}: pass@{k} {p:.0%}, one continuation {r:.1%}" for n, (p, r) in enumerate(zip(passed, rates, strict=True), 1)]
+    for turn, (share, rate) in enumerate(zip(passed, rates, strict=True), 1):
+        known = "no continuation could be judged" if isnan(share) else f"pass@{k} {share:.0%}, one continuation {rate:.1%}"
+        lines.append(f"before turn {turn}: {known}")
     blocked = [turn for p in paths for turn in range(len(p.successes) if p.first is None else p.first)]
     inside = [influence[turn] for turn in blocked if not isnan(influence[turn])]
     if inside:
