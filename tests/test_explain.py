@@ -66,8 +66,8 @@ def test_paper_against_release_names_what_the_authors_code_does_differently() ->
 def test_the_paper_against_no_preset_differs_in_the_probes_and_in_what_the_kl_is_averaged_over() -> None:
     found = explained("--preset", "paper")
     assert [(row["key"], row["preset"], row["against"]) for row in found["differences"]] == [
-        ("algorithm.guidance.reuse_probes", False, True),
         ("algorithm.objective.kl_aggregate", "trajectory", "token"),
+        ("algorithm.guidance.reuse_probes", False, True),
     ]
     assert found["against"] == "default" and found["not_reproduced"]["default"] == [] and found["not_reproduced"]["paper"]
     tiny = {row["key"] for row in explained("--preset", "paper", "--model", "tiny")["differences"]}

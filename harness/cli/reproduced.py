@@ -190,7 +190,7 @@ def _chart(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """One row a value of x, one column a series."""
     first = seeds[0]
     names = [series["name"] for series in first["series"]]
-    points = {name: [dict(map(tuple, s["points"])) for chart in seeds for s in chart["series"] if s["name"] == name] for name in names}
+    points = {name: [dict(s["points"]) for chart in seeds for s in chart["series"] if s["name"] == name] for name in names}
     xs = sorted({x for found in points.values() for seed in found for x in seed})
     labels = {float(n): label for n, label in enumerate(first["labels"])}
     rows = [[labels.get(x, f"{x:g}"), *(_spread([seed.get(x) for seed in points[name]]) for name in names)] for x in xs]

@@ -258,7 +258,8 @@ def test_a_rollout_without_a_verdict_counts_nowhere() -> None:
     silent = replace(bench, sampler=replace(bench.sampler, judge=Silent()))
     found = asyncio.run(guided_reward.diagnose(silent))
     assert found.data["reward"] == {"unguided": None, "guided": None}
-    assert "could not be scored" in found.summary[0] and "count nowhere" in found.summary[2]
+    assert found.summary[0] == "without guidance: nothing was scored"
+    assert found.summary[2] == "8 rollouts could not be scored and count nowhere"
 
 
 def test_a_state_whose_continuations_have_no_verdict_is_not_one_that_fails() -> None:

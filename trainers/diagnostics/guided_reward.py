@@ -61,7 +61,11 @@ def _rewards(members: Sequence[Member]) -> tuple[float, ...]:
 
 def _summary(means: dict[str, list[float]], samples: int, unscored: int) -> list[str]:
     words = {"unguided": "without guidance", "guided": "with the actions given"}
-    lines = [f"{words[name]}: reward@1 {_share(values)} ({len(values)} tasks, {samples} rollouts each)" for name, values in means.items()]
+    lines = [
+        f"{words[name]}: "
+        + (f"reward@1 {_share(values)} ({len(values)} tasks, {samples} rollouts each)" if values else "nothing was scored")
+        for name, values in means.items()
+    ]
     if unscored:
         lines.append(f"{unscored} rollouts could not be scored and count nowhere")
     return lines
@@ -69,8 +73,6 @@ def _summary(means: dict[str, list[float]], samples: int, unscored: int) -> list
 
 def _share(values: Sequence[float]) -> str:
     """The mean over tasks, with its 95% interval by the normal approximation where there are tasks enough for one."""
-    if not values:
-        return "unknown: no rollout could be scored"
     half = 1.96 * stdev(values) / sqrt(len(values)) if len(values) > 1 else None
     return f"{fmean(values):.1%}" + (
         "" if half is None else f" [{max(0.0, fmean(values) - half):.1%}, {min(1.0, fmean(values) + half):.1%}]"
