@@ -172,7 +172,9 @@ class Bench:
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from 0.")
 @click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Training steps of every arm.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run or diagnosis that has it; may be repeated.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run or diagnosis that has it; may be repeated."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report there as Markdown.")
 def reproduce(
     name: str,
