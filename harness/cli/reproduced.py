@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.study import Verdicts, last_evaluation, steps_of, verdicts
@@ -154,14 +154,14 @@ def _spread(values: Sequence[float | None]) -> str:
 
 def _difference(by_seed: Sequence[float]) -> str:
     """The mean difference over seeds with its 95% interval (t), and whether the paper's ordering is ours."""
-    from scipy.special import stdtrit
+    from leaderboard.stats import t_half_width
 
     if not by_seed:
         return "too few steps to tell"
     mean, n = fmean(by_seed), len(by_seed)
     if n == 1:
         return f"{mean:+.2f} (no interval from one seed); undecided: one seed cannot tell it from chance"
-    half = float(stdtrit(n - 1, 0.975)) * stdev(by_seed) / n**0.5
+    half = t_half_width(by_seed)
     if abs(mean) <= half:
         verdict = "undecided: our difference cannot be told from zero"
     else:
