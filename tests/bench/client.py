@@ -41,6 +41,7 @@ def ours(url: str, asked: Questions, in_flight: int) -> float:
 
     async def run(folder: Path) -> float:
         endpoint = Endpoint(url, "stub", EndpointConfig(concurrency=in_flight))
+        (served,) = await endpoint.models()  # its context bounds what is asked of it, as in `harness eval`
         began = time.perf_counter()
         with Recorder(folder) as log:
             sampler = Sampler(
@@ -48,7 +49,7 @@ def ours(url: str, asked: Questions, in_flight: int) -> float:
                 chat=None,
                 env=lambda task: SearchEnv(web, SearchLimits()),
                 judge=ExactJudge(closed=True),
-                agent=AgentConfig(),
+                agent=AgentConfig(context_tokens=served.context),
                 log=log,
                 gate=asyncio.Semaphore(in_flight),
             )
