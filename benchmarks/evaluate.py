@@ -45,6 +45,8 @@ class Evaluation:
     data: str = ""  # fingerprint of the question set
     epochs: int = 1
     temperature: float = TEMPERATURE
+    departs: tuple[str, ...] = ()
+    """In what it departs from the published benchmark (``benchmarks.departures``)."""
 
     def record(self, phase: str, tasks: int, judge: str) -> dict[str, object]:
         return {
@@ -64,6 +66,7 @@ class Evaluation:
             "data": self.data,
             "epochs": self.epochs,
             "temperature": self.temperature,
+            "departs": list(self.departs),
         }
 
 

@@ -235,6 +235,8 @@ def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bo
         low, high = (min(values) if side == 0 else max(values) for side, values in enumerate(zip(*(m.bounds for m in found), strict=True)))
         missing = f"with them the score lies between {low:.1%} and {high:.1%}"
         notes.append(f"coverage {coverage:.0%}: the other questions got no verdict (outage or undecided) and are left out; {missing}")
+    if departs := (found[0].code_parts or {}).get("departs"):
+        notes.append(f"not comparable with published results: {departs}")
     if usual is not None and found[0].comparability != usual.comparability:
         parts = differing_parts(found[0], usual)
         differs = "; ".join(parts) if parts else "the log does not say which part"

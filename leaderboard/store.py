@@ -275,6 +275,7 @@ _MEASUREMENT_COLUMNS = [
 _EVALUATION_COLUMNS = [
     *(Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge),
     *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished, ScoreRow.score, ScoreRow.low, ScoreRow.high),
+    *(ScoreRow.coverage, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 _SAMPLE_COLUMNS = [

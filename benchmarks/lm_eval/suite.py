@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.base import SuiteRun
+from benchmarks.departures import caveat, departures
 from benchmarks.evaluate import Evaluation
 from benchmarks.lm_eval import data, punkt
 from benchmarks.lm_eval.config import LMEvalConfig
@@ -123,6 +124,7 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
             judge=judge,
             samples=samples,
         ),
+        departs=departures(asked=len(samples), published=len(task.eval_docs)),
         **run.who,
     )
     found = recorded_metrics(run.folder, evaluation.id, judge)
@@ -145,7 +147,8 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
     run.log.record(
         Kind.EVALUATION, {**evaluation.record("finished", len(samples), judge), "metrics": summary.values, "stderr": summary.errors}
     )
-    return f"{suite}/{part.split}: {words(summary, part.headline, len(samples))}. Run: {run.folder}"
+    said = f"{suite}/{part.split}: {words(summary, part.headline, len(samples))}. Run: {run.folder}"
+    return "\n  ".join(filter(None, (said, caveat(evaluation.departs))))
 
 
 _GATED = "GPQA is gated: accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa and set HF_TOKEN."
