@@ -114,7 +114,7 @@ def test_a_server_that_fails_every_fifth_request_in_one_way_changes_no_score(tmp
 def test_a_part_of_a_published_set_over_a_corpus_is_shown_with_coverage_and_bounds_and_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = PUBLISHED["xbench"](tmp_path / "data")
+    data = PUBLISHED["xbench"](tmp_path)
     corpus = write_jsonl(tmp_path / "pages.jsonl", [{"url": "page://0", "title": "奥林", "text": "第1位守塔人"}])
     asked = [f"奥林的第{n}位守塔人叫什么？" for n in (1, 2, 3)]
     more = ("--benchmarks", "xbench", "--data", f"xbench={data}", "--web", f"corpus:{corpus}", "--limit", "3")
