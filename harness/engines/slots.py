@@ -150,10 +150,9 @@ class SlotModel:
             attention_mask=mask_TT.to(self.device).repeat(self._groups, 1)[None, None],
             use_cache=False,
         ).logits[0, :nodes]
-        tempered_NV = logits_NV.float() / (temperature or 1.0)
+        logprobs_NV = torch.log_softmax(logits_NV.float() / (temperature or 1.0), dim=-1)  # lm-eval's own kernel: it errs alike
         ids_N, parents_N = (torch.from_numpy(each).to(self.device) for each in (tree.ids_N, tree.parents_N.clip(0)))
-        logprobs_N = tempered_NV[parents_N, ids_N] - tempered_NV.logsumexp(dim=-1)[parents_N]
-        return logprobs_N.masked_fill(torch.from_numpy(tree.parents_N < 0).to(self.device), 0.0)
+        return logprobs_NV[parents_N, ids_N].masked_fill(torch.from_numpy(tree.parents_N < 0).to(self.device), 0.0)
 
     def _mask(self, positions_RC: torch.Tensor, read: int) -> torch.Tensor:
         """0 up to each query's own position, -inf after it, repeated for the G query heads of a key head: [R, 1, G * C, read]."""
