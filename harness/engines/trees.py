@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +43,13 @@ def tree_of(sequences: Sequence[Ids]) -> TokenTree:
     ([5, 6, 7, 8], [-1, 0, 1, 1], ((0, 1, 2), (0, 1, 3)))
     """
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
-    ids, parents, positions, paths = [], [], [], []
+    ids: list[int] = []
+    parents: list[int] = []
+    positions: list[int] = []
+    paths: list[tuple[int, ...]] = []
     for sequence in sequences:
-        node, path = -1, []
+        node = -1
+        path: list[int] = []
         for position, token in enumerate(sequence):
             parent, node = node, nodes.setdefault((node, token), len(ids))
             if node == len(ids):
@@ -55,8 +58,8 @@ def tree_of(sequences: Sequence[Ids]) -> TokenTree:
                 positions.append(position)
             path.append(node)
         paths.append(tuple(path))
-    arrays: dict[str, Any] = {"ids_N": ids, "parents_N": parents, "positions_N": positions}
-    return TokenTree(**{name: np.array(values, dtype=np.int64) for name, values in arrays.items()}, paths=tuple(paths))
+    ids_N, parents_N, positions_N = (np.array(values, dtype=np.int64) for values in (ids, parents, positions))
+    return TokenTree(ids_N=ids_N, parents_N=parents_N, positions_N=positions_N, paths=tuple(paths))
 
 
 def families(sequences: Sequence[Ids], most: int) -> list[list[int]]:
