@@ -18,7 +18,7 @@ from stub_endpoint import StubEndpoint
 from harness.cli.eval import EvalConfig
 from harness.cli.evaluation import _choose
 from harness.cli.main import cli, run_command
-from harness.engines.http import Served
+from harness.engines.client import Served
 from harness.errors import UsageError
 from harness.events import Event, Kind, current_events, read_events
 from harness.tasks import MINIWEB

@@ -28,8 +28,9 @@ from harness.cli.board import put_on_board
 from harness.cli.progress import EvalProgress
 from harness.config import store, to_json
 from harness.engines.base import ChatEngine, Engine
+from harness.engines.client import Served
 from harness.engines.completions import CompletionsEngine
-from harness.engines.http import Endpoint, Served
+from harness.engines.http import Endpoint
 from harness.errors import HarnessError, UsageError, unknown
 from harness.events import Kind, Recorder
 from harness.models import model_directory
@@ -39,7 +40,7 @@ from harness.types import Task
 from harness.web import open_web
 from harness.web.base import Web
 from judges.attempts import Sampler
-from judges.base import Judge, close_judge
+from judges.base import Judge, check_judge, close_judge
 
 if TYPE_CHECKING:
     from harness.cli.eval import EvalConfig
@@ -161,6 +162,7 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> li
         judges = {closed: open_judge(config.judge, closed) for closed in {variant.questions.tasks.closed for variant in plan}}
         for judge in judges.values():
             stack.push_async_callback(close_judge, judge)
+            await check_judge(judge)
         model = await _open_model(config, place)
         stack.push_async_callback(model.engine.close)
         store(config, place.folder / "config.json")

@@ -20,6 +20,7 @@ from harness.cli.assemble import (
     provenance,
     question_set,
     refuse_evaluated,
+    require_judge,
 )
 from harness.cli.board import put_on_board
 from harness.cli.progress import RunProgress
@@ -65,6 +66,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     conversations = paths.pop(CONVERSATIONS, None)
     questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
+    require_judge(config.judge, questions.tasks.closed)
     refuse_evaluated(questions.tasks, config.eval_split, [question_set(name, paths).tasks for name in paths if name != config.tasks])
     directory = model_directory(config.model)[1]
     trainer: Trainer = load("trainers", config.trainer)(config.algorithm)
