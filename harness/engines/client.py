@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import time
@@ -27,6 +28,8 @@ import aiohttp
 
 from harness.engines.pace import Pace
 from harness.errors import HarnessError, OutageError, UsageError
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Read = Callable[[dict[str, Any], int], T]
@@ -161,7 +164,9 @@ class Client:
             ):
                 content = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            self._gone_since = self._gone_since or time.monotonic()
+            if self._gone_since is None:
+                self._gone_since = time.monotonic()
+                _LOG.warning("%s %s is not there (%s); it is waited for", self._who, self.url, type(error).__name__)
             raise _Failed(f"no connection: {self._told(error)}", gone=True) from error
         except TimeoutError as error:
             raise _Failed(f"no whole reply within {timeout:g} s", overload=True) from error
