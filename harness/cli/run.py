@@ -149,10 +149,10 @@ def _place(config: RunConfig, out: Path | None, resume: bool, judge: str) -> Run
 
 
 def _moved(judge: Difference, folder: Path, name: str) -> bool:
-    """Whether a judge behind a URL has another URL now and is the one that has judged in this run."""
+    """Whether a judge behind a URL has another URL now and is the one that began to judge this run."""
     if not all(str(spec).startswith("llm:") and "://" in str(spec) for spec in (judge.first, judge.second)):
         return False
-    return {str(event.data["judge"]) for event in current_events(folder) if event.kind is Kind.JUDGEMENT} == {name}
+    return next((event.data["judge"] for event in current_events(folder) if event.kind is Kind.JUDGEMENT), name) == name
 
 
 def _newest(runs: Path, stem: str) -> Path:
