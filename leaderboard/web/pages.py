@@ -323,7 +323,7 @@ class EvaluationLine:
     comparability: str
     departs: str  # why no published result compares with it; empty where one does
     coverage: str
-    bounds: str  # the score if every question without a verdict were wrong, and if it were right
+    bounds: str  # the score if every question without a verdict, and every truncated one, were wrong, and if it were right
     tokens: str
     right: str  # addresses of the filtered sample lists
     wrong: str

@@ -189,7 +189,7 @@ def _evaluation(href: str, e: EvaluationInfo) -> EvaluationLine:
         comparability=e.comparability,
         departs=str((e.code_parts or {}).get("departs") or ""),
         coverage=f"{e.coverage or 0.0:.0%}" if e.finished else "",
-        bounds=" to ".join(map(percent, bounds(e.score or 0.0, e.coverage or 0.0))) if e.finished else "",
+        bounds=" to ".join(map(percent, bounds(e.score or 0.0, e.coverage or 0.0, e.truncated / max(e.n, 1)))) if e.finished else "",
         tokens="" if e.generated_tokens_total is None else f"{e.generated_tokens_total:,}",
         right=samples("right"),
         wrong=samples("wrong"),
