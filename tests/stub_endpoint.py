@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 SEARCH = '<tool_call>\n{"name": "search", "arguments": {"query": ["fern"]}}\n</tool_call>'
 OK = 200
@@ -34,6 +35,7 @@ class Stub:
 
     async def answer(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes) -> bytes | None:
         """The whole response; None closes the connection without one."""
+        path = urlsplit(path).path  # whoever takes the stub for a proxy names the whole URL
         if path == "/v1/stats":
             return response(OK, self.stats)
         if (key := self.plan.get("key")) and headers.get(b"authorization") != f"Bearer {key}".encode():
