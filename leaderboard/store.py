@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, Select, case, func, select
 from sqlalchemy.orm import aliased
 
-from leaderboard.outcomes import bounds, outcomes
+from leaderboard.outcomes import bounds, outcomes, truncated
 from leaderboard.records import (
     AgreementInfo,
     DiagnosticInfo,
@@ -61,8 +61,8 @@ class Store:
             last[place] = max(last.get(place, 0), row["step"] or 0)
         kept = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
         with self._engine.connect() as connection:
-            ends = outcomes(connection)
-        return [_with_bounds(row, ends) for row in kept]
+            ends, cut = outcomes(connection), truncated(connection)
+        return [_with_bounds(row, ends, cut) for row in kept]
 
     def measurements(self) -> list[Measurement]:
         """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
@@ -77,7 +77,17 @@ class Store:
             rows = self._all(query.where(Evaluation.evaluation_id.in_(ids)))
             packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] for row in rows}
         configs = self._configs({m.entry: m.run_id for m in chosen}.values())
-        return [replace(m, verdicts=verdicts_of(packed.get((m.run_id, m.evaluation_id))), config=configs.get(m.run_id, {})) for m in chosen]
+        with self._engine.connect() as connection:
+            cut = truncated(connection)
+        return [
+            replace(
+                m,
+                verdicts=verdicts_of(packed.get((m.run_id, m.evaluation_id))),
+                truncated=cut.get((m.run, m.evaluation_id, ""), 0.0),
+                config=configs.get(m.run_id, {}),
+            )
+            for m in chosen
+        ]
 
     def parts(self, measurements: Iterable[Measurement], benchmark: str, tag: str | None = None) -> dict[Column, dict[str, str]]:
         """Columns that unfold a benchmark by its tags (or by one of them), each with the tag value of every task id."""
@@ -166,7 +176,9 @@ class Store:
             .where(Evaluation.run == run)
             .order_by(Evaluation.step, Evaluation.at)
         )
-        return [EvaluationInfo(**row) for row in self._all(query)]
+        with self._engine.connect() as connection:
+            cut = truncated(connection, only=run)
+        return [EvaluationInfo(**row, truncated=cut.get((run, row["evaluation_id"], ""), 0.0)) for row in self._all(query)]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""
@@ -247,12 +259,15 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _with_bounds(row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]]) -> dict[str, Any]:
+def _with_bounds(
+    row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]], cut: Mapping[tuple[int, str, str], float]
+) -> dict[str, Any]:
     """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
     run = row.pop("key")
     whole = {} if row["part"] else ends.get((run, row["evaluation"]), {})
     unbounded = row["metric"] == "calibration_error"
-    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"])), "outcomes": whole}
+    share = cut.get((run, row["evaluation"], row["part"]), 0.0) * row["coverage"] / max(row["n"], 1)  # n questions are the covered share
+    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"], share)), "outcomes": whole}
 
 
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
@@ -267,7 +282,7 @@ _SCORE_COLUMNS = [
 ]
 
 _MEASUREMENT_COLUMNS = [
-    *(Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
+    *(Run.key.label("run"), Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
     *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
     *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
 ]
@@ -275,6 +290,7 @@ _MEASUREMENT_COLUMNS = [
 _EVALUATION_COLUMNS = [
     *(Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge),
     *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished, ScoreRow.score, ScoreRow.low, ScoreRow.high),
+    *(ScoreRow.coverage, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 _SAMPLE_COLUMNS = [

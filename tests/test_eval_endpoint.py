@@ -13,20 +13,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_server import JudgeServer, ScriptedServer, Step
+from published_sets import PUBLISHED, write_jsonl
+from starlette.testclient import TestClient
 from stub_endpoint import StubEndpoint
 
 from harness.cli.eval import EvalConfig
 from harness.cli.evaluation import _choose
 from harness.cli.main import cli, run_command
-from harness.engines.http import Served
+from harness.config import home
+from harness.engines.client import Served
 from harness.errors import UsageError
 from harness.events import Event, Kind, current_events, read_events
 from harness.tasks import MINIWEB
+from leaderboard.database import default_url, open_database
+from leaderboard.web.app import Site, create_app
 
 TASKS = MINIWEB.load(None).split("test")[:12]
 ANSWERS = {task.question: task.gold[0] for task in TASKS[::2]}  # every other question is answered rightly
+KINDS = ("500", "503", "429", "hang", "broken", "empty", "cut", "reset")  # of failure: what the stub's ``faults`` knows
 FAULTS = {"500": 0.1, "broken": 0.05, "reset": 0.05, "hang": 0.05, "429": 0.05}
 HARNESS = Path(sys.executable).parent / "harness"
+
+
+Scores = dict[str, float | None]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    """The scores that a server without faults brings."""
+    folder = tmp_path_factory.mktemp("clean")
+    with pytest.MonkeyPatch.context() as patch, StubEndpoint(answers=ANSWERS, search=True) as stub:
+        patch.setenv("HARNESS_HOME", str(folder / "home"))
+        evaluate(stub, folder / "run")
+    found = scores(folder / "run")
+    assert sorted(found.values()) == [0.0] * 6 + [1.0] * 6
+    return found
 
 
 def arguments(stub: StubEndpoint, out: Path, *more: str) -> list[str]:
@@ -41,7 +63,7 @@ def events(folder: Path, kind: Kind) -> list[Event]:
     return [event for event in current_events(folder) if event.kind is kind]
 
 
-def scores(folder: Path) -> dict[str, float | None]:
+def scores(folder: Path) -> Scores:
     task_of = {e.data["attempt_id"]: e.data["task_id"] for e in events(folder, Kind.ATTEMPT)}
     return {task_of[e.data["attempt_id"]]: e.data["value"] for e in events(folder, Kind.JUDGEMENT)}
 
@@ -81,21 +103,46 @@ def test_a_server_that_fails_hangs_refuses_and_talks_nonsense_changes_no_score_a
     assert finished(tmp_path / "broken")[0]["usage"]["retries"] >= 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_fails_every_fifth_request_in_one_way_changes_no_score(tmp_path: Path, clean: Scores, kind: str) -> None:
+    with StubEndpoint(answers=ANSWERS, search=True, faults={kind: 0.2}, retry_after=0.1, seed=7) as stub:
+        evaluate(stub, tmp_path / "run", "--set", "endpoint.timeout=2")
+        stats = stub.stats()
+    assert stats[kind] >= 3, "the stub was not broken enough to show anything"
+    assert scores(tmp_path / "run") == clean
+
+
+def test_a_part_of_a_published_set_over_a_corpus_is_shown_with_coverage_and_bounds_and_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = PUBLISHED["xbench"](tmp_path)
+    corpus = write_jsonl(tmp_path / "pages.jsonl", [{"url": "page://0", "title": "奥林", "text": "第1位守塔人"}])
+    asked = [f"奥林的第{n}位守塔人叫什么？" for n in (1, 2, 3)]
+    more = ("--benchmarks", "xbench", "--data", f"xbench={data}", "--web", f"corpus:{corpus}", "--limit", "3")
+    with StubEndpoint(answers=dict(zip(asked, ("金答1", "守塔人"), strict=False)), search=True) as stub:
+        evaluate(stub, tmp_path / "run", *more)
+    said = capsys.readouterr().out
+    caveat = "not comparable with published results: 3 of 100 questions; searched pages.jsonl instead of the web; judged by rules alone"
+    assert "xbench/test: 50.0% of 3 tasks, unguided; 1 could not be scored, so between 33.3% and 66.7%" in said
+    assert "coverage 67%; " in said and caveat in said
+    assert run_command(cli, ["leaderboard", "show"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert caveat in shown and "coverage 67%" in shown and "between 33.3% and 66.7%" in shown
+    engine = open_database(default_url(home()))
+    page = TestClient(create_app(Site(engine=engine)), base_url="http://127.0.0.1").get("/runs/run").text
+    assert caveat in page and ">67%<" in page and ">33.3 to 66.7<" in page
+
+
 def test_a_dead_endpoint_leaves_samples_without_a_score_and_a_later_run_gives_them_theirs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    impatient = ("--set", "endpoint.retries=0")
+    impatient = ("--set", "endpoint.retries=0", "--set", "outage.tolerate=1")
     with StubEndpoint(answers=ANSWERS, faults={"500": 0.5}, seed=2) as stub:
         evaluate(stub, tmp_path / "run", *impatient)
         assert "could not be scored" in capsys.readouterr().out
     lost = [task for task, value in scores(tmp_path / "run").items() if value is None]
     assert 0 < len(lost) < 12
     with StubEndpoint(answers=ANSWERS) as stub:
-        # Another port is another URL, and settings must stay: the copy of the settings is what says where the model is.
-        config = tmp_path / "run" / "config.json"
-        stored = json.loads(config.read_text())
-        stored["config"]["model"] = stub.url
-        config.write_text(json.dumps(stored))
         assert run_command(cli, arguments(stub, tmp_path / "run", *impatient, "--dry-run")) == 0
         forecast = capsys.readouterr().out
         assert forecast.count("rerun ") >= len(lost) and "engine_error: HTTP 500" in forecast
@@ -103,6 +150,78 @@ def test_a_dead_endpoint_leaves_samples_without_a_score_and_a_later_run_gives_th
         evaluate(stub, tmp_path / "run", *impatient)
         assert stub.stats()["answered"] == len(lost)
     assert scores(tmp_path / "run") == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_a_server_that_fails_everything_stops_the_evaluation_and_the_same_command_continues_it_at_another_port(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with StubEndpoint(answers=ANSWERS, faults={"500": 1.0}) as stub:
+        assert run_command(cli, arguments(stub, out, "--set", "endpoint.retries=0")) == 1
+    said = capsys.readouterr()
+    assert "12 of 12 attempts of the last samples met an outage" in said.err and "give the same command again" in said.err
+    assert [e.data["phase"] for e in events(out, Kind.RUN)] == ["started", "failed"] and not finished(out)
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(stub, out)
+    assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_another_model_or_another_context_at_the_url_is_refused_and_a_named_one_may_be_named_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(stub, tmp_path / "run", "--sample", TASKS[0].id)
+    capsys.readouterr()
+    with StubEndpoint(answers=ANSWERS, model="other") as stub:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", TASKS[0].id)) == 2
+    assert f"holds an evaluation of stub, and {stub.url} serves other" in capsys.readouterr().err
+    with StubEndpoint(answers=ANSWERS, context=2048) as stub:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", TASKS[0].id)) == 2
+    said = capsys.readouterr().err
+    assert "under other conditions: limits was" in said and "'context_tokens': 4096" in said and "'context_tokens': 2048" in said
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(stub, tmp_path / "run", "--sample", TASKS[0].id, "--model-name", "stub")
+        assert stub.stats().get("answered", 0) == 0
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", TASKS[0].id, "--model-name", "b")) == 2
+    assert "evaluation of stub" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_judge_with_a_wrong_key_or_model_stops_the_evaluation_at_its_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub, ScriptedServer(Step(status=status, content={"error": "no"})) as judge:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--judge", f"llm:{judge.url}#m")) == 1
+        assert stub.stats().get("requests", 0) == 0
+    said = capsys.readouterr().err
+    assert f"the judge {judge.url} serves no request: HTTP {status}" in said and "HARNESS_JUDGE_API_KEY" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_that_is_not_there_stops_the_evaluation_at_its_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], unused_port: int
+) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub:
+        for spec in (f"llm:http://127.0.0.1:{unused_port}/v1#m", f"llm:http://127.0.0.1:{unused_port}/v1"):
+            assert run_command(cli, arguments(stub, tmp_path / "run", "--judge", spec)) == 1
+            said = capsys.readouterr().err
+            assert "no connection" in said and f"http://127.0.0.1:{unused_port}/v1" in said
+        assert stub.stats().get("requests", 0) == 0
+
+
+def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_command_judges_what_was_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, patient = tmp_path / "run", ("--set", "outage.retries=1", "--set", "outage.pause=0.01")
+    with StubEndpoint(answers=ANSWERS) as stub:
+        with JudgeServer(lambda case: None) as judge:
+            assert run_command(cli, arguments(stub, out, "--judge", f"llm:{judge.url}", *patient)) == 1
+        assert "met an outage, after 1 retries each" in capsys.readouterr().err
+        answered = stub.stats()["answered"]
+        with JudgeServer(lambda case: "incorrect") as judge:
+            evaluate(stub, out, "--judge", f"llm:{judge.url}", *patient)
+        assert stub.stats()["answered"] == answered == 12, "an answer that was there was asked for again"
+    assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
 
 
 def test_a_killed_evaluation_loses_and_repeats_no_sample(tmp_path: Path) -> None:

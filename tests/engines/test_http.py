@@ -13,8 +13,9 @@ import pytest
 from stub_endpoint import StubEndpoint
 
 from harness.engines.base import ChatEngine, ChatReply, ChatRequest, Request
+from harness.engines.client import Served, checked_url, proxy_of, seconds
 from harness.engines.completions import CompletionsEngine
-from harness.engines.http import Endpoint, EndpointConfig, Served, _seconds, _text, checked_url
+from harness.engines.http import Endpoint, EndpointConfig, _text
 from harness.engines.pace import Pace
 from harness.errors import ContextOverflowError, EngineError, HarnessError, UsageError
 from harness.types import FinishReason, Span, Usage
@@ -81,7 +82,7 @@ def test_retries_end_and_name_the_last_fault() -> None:
 def test_patience_bounds_refusals_that_are_not_counted_as_failures() -> None:
     with StubEndpoint(faults={"429": 1.0}, retry_after=0.2) as stub:
         with pytest.raises(EngineError, match="429"):
-            asked(stub, lambda e: e.chat(request()), retries=0, patience=1.0)
+            asked(stub, lambda e: e.chat(request()), retries=0, patience=4.0)
         assert stub.stats()["requests"] >= 3
 
 
@@ -131,7 +132,7 @@ def test_no_more_requests_fly_than_allowed() -> None:
 @pytest.mark.parametrize("url", ["ftp://host/v1", "localhost:8000", "http://user:pw@host/v1", "http://host/v1?key=x"])
 def test_a_url_that_is_none_or_holds_a_secret_is_refused_without_repeating_the_secret(url: str) -> None:
     with pytest.raises(UsageError) as caught:
-        checked_url(url)
+        checked_url(url, "the endpoint", "KEY")
     assert "pw" not in str(caught.value) and "key=x" not in str(caught.value)
 
 
@@ -145,8 +146,8 @@ def test_thoughts_and_calls_that_a_server_took_out_are_put_back() -> None:
 
 
 def test_a_retry_after_may_be_a_date() -> None:
-    assert _seconds("2.5") == 2.5 and _seconds(None) is None and _seconds("soon") is None
-    in_ten = _seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=10), usegmt=True))
+    assert seconds("2.5") == 2.5 and seconds(None) is None and seconds("soon") is None
+    in_ten = seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=10), usegmt=True))
     assert in_ten is not None and 8 <= in_ten <= 10
 
 
@@ -194,6 +195,41 @@ def test_an_endpoint_is_a_chat_engine_and_a_token_engine_is_none() -> None:
     assert not isinstance(ScriptedEngine(("x",), lambda text: [1]), ChatEngine)
 
 
+def test_the_environments_proxy_is_used_where_it_applies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with StubEndpoint(model="behind") as stub:
+        monkeypatch.setenv("HTTP_PROXY", stub.url.removesuffix("/v1"))
+
+        async def ask() -> tuple[Served, ...]:
+            endpoint = Endpoint("http://model.invalid:8000/v1", "m", EndpointConfig(retries=0))
+            try:
+                return await endpoint.models()
+            finally:
+                await endpoint.close()
+
+        assert [served.id for served in asyncio.run(ask())] == ["behind"]
+    assert proxy_of("http://model.invalid/v1") and proxy_of("https://model.invalid/v1") is None
+    monkeypatch.setenv("NO_PROXY", "model.invalid")
+    assert proxy_of("http://model.invalid:8000/v1") is None
+
+
+def test_with_token_ids_an_endpoint_rides_out_the_same_faults() -> None:
+    prompts = [(10 + i, 20 + i, 30 + i) for i in range(20)]
+
+    async def work(endpoint: Endpoint) -> tuple[list[Span], list[list[float]]]:
+        engine = CompletionsEngine(endpoint)
+        spans = await asyncio.gather(*(engine.generate(Request(ids=ids, max_tokens=2, temperature=0.0)) for ids in prompts))
+        return list(spans), await engine.score(prompts)
+
+    with StubEndpoint() as stub:
+        clean = asked(stub, work)
+    faults = {"500": 0.1, "broken": 0.05, "empty": 0.1, "cut": 0.05, "reset": 0.05, "hang": 0.05}
+    with StubEndpoint(faults=faults, seed=4) as stub:
+        assert asked(stub, work, timeout=3.0) == clean
+        assert stub.stats()["empty"] >= 2 and stub.stats()["answered"] == 40 + stub.stats()["cut"]
+
+
 def test_with_token_ids_an_endpoint_generates_and_scores_like_any_engine() -> None:
     async def work(endpoint: Endpoint) -> tuple[Span, list[list[float]]]:
         engine = CompletionsEngine(endpoint)
@@ -207,3 +243,45 @@ def test_with_token_ids_an_endpoint_generates_and_scores_like_any_engine() -> No
         span, scores = asked(stub, work)
     assert span == Span(ids=(7, 8), logprobs=(-0.7, -0.8), finish=FinishReason.LENGTH)
     assert scores == [[-2.0, -3.0], [-5.0]]
+
+
+def test_a_server_that_goes_away_is_waited_for_and_found_again(unused_port: int) -> None:
+    async def run() -> tuple[ChatReply, ChatReply]:
+        endpoint = Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig(retries=0))
+        with StubEndpoint(answers=ANSWERS, port=unused_port):
+            before = await endpoint.chat(request())
+        waiting = asyncio.create_task(endpoint.chat(request()))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        with StubEndpoint(answers=ANSWERS, port=unused_port):
+            after = await waiting
+        await endpoint.close()
+        return before, after
+
+    before, after = asyncio.run(run())
+    assert before.text == after.text and after.usage.retries > 0
+
+
+def test_a_server_that_stays_away_is_waited_for_once_and_not_by_every_request(unused_port: int) -> None:
+    async def run() -> float:
+        endpoint = Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig(retries=0, patience=2.0))
+        with pytest.raises(EngineError, match="no connection"):
+            await endpoint.chat(request())
+        began = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(EngineError, match=r"\([12] tries"):
+                await endpoint.chat(request())
+        await endpoint.close()
+        return time.monotonic() - began
+
+    assert asyncio.run(run()) < 2
+
+
+def test_the_first_request_of_a_command_is_not_waited_for_long(unused_port: int) -> None:
+    async def run() -> None:
+        await Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig()).models()
+
+    began = time.monotonic()
+    with pytest.raises(HarnessError, match=r"does not list its models: no connection.*Is it up"):
+        asyncio.run(run())
+    assert time.monotonic() - began < 8
