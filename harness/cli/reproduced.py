@@ -103,7 +103,10 @@ def _claim(better: str, worse: str, scores: Mapping[str, Sequence[Verdicts]]) ->
     found = compare(scores[better], scores[worse])
     if found is None:
         return f"{better} over {worse}: not comparable, no question has a verdict in both"
+    if not found.wins and not found.losses:
+        return f"{better} over {worse}: undecided: both score the same on each of {found.ties} questions"
     bounds = "no interval" if found.low is None or found.high is None else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    bounds += "" if found.gap is None else f"; four of five such studies would find a gap of {100 * found.gap:.1f}"
     if not found.distinguishable:
         verdict = "undecided: our difference cannot be told from zero"
     else:
