@@ -43,8 +43,11 @@ def outcomes(connection: Connection) -> Mapping[tuple[int, str], dict[str, int]]
     return {key: dict(sorted(counts.items())) for key, counts in found.items()}
 
 
-def truncated(connection: Connection) -> Mapping[tuple[int, str, str], float]:
-    """Questions whose answers were cut off and count as wrong, for each (run, evaluation id, part); one of k attempts is 1/k of one."""
+def truncated(connection: Connection, only: int | None = None) -> Mapping[tuple[int, str, str], float]:
+    """Questions whose answers were cut off and count as wrong, for each (run, evaluation id, part); one of k attempts is 1/k of one.
+
+    ``only``: of this run.
+    """
     mine = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
     cut = (
         select(Attempt.run, Attempt.evaluation_id, Task.tags)
@@ -55,6 +58,8 @@ def truncated(connection: Connection) -> Mapping[tuple[int, str, str], float]:
     repeated = select(Attempt.run, Attempt.evaluation_id, func.max(Attempt.position) + 1).where(
         Attempt.evaluation_id.is_not(None), Attempt.position > 0
     )
+    if only is not None:
+        cut, repeated = cut.where(Attempt.run == only), repeated.where(Attempt.run == only)
     rows = connection.execute(cut).all()
     attempts = (
         {(row[0], row[1]): row[2] for row in connection.execute(repeated.group_by(Attempt.run, Attempt.evaluation_id))} if rows else {}

@@ -240,6 +240,8 @@ def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bo
         )
         truncated = f"answers to {cut:g} questions were truncated and count as wrong" if cut else ""
         notes.append(f"{'; '.join(filter(None, (covered, truncated)))}; with them the score lies between {low:.1%} and {high:.1%}")
+    if departs := (found[0].code_parts or {}).get("departs"):
+        notes.append(f"not comparable with published results: {departs}")
     if usual is not None and found[0].comparability != usual.comparability:
         parts = differing_parts(found[0], usual)
         differs = "; ".join(parts) if parts else "the log does not say which part"

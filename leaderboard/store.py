@@ -176,7 +176,9 @@ class Store:
             .where(Evaluation.run == run)
             .order_by(Evaluation.step, Evaluation.at)
         )
-        return [EvaluationInfo(**row) for row in self._all(query)]
+        with self._engine.connect() as connection:
+            cut = truncated(connection, only=run)
+        return [EvaluationInfo(**row, truncated=cut.get((run, row["evaluation_id"], ""), 0.0)) for row in self._all(query)]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""
@@ -288,6 +290,7 @@ _MEASUREMENT_COLUMNS = [
 _EVALUATION_COLUMNS = [
     *(Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge),
     *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished, ScoreRow.score, ScoreRow.low, ScoreRow.high),
+    *(ScoreRow.coverage, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 _SAMPLE_COLUMNS = [
