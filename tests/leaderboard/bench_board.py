@@ -95,7 +95,7 @@ def cpu_ms(pid: int) -> float:
 def addresses(runs: list[str], repeats: int = REPEATS) -> dict[str, list[str]]:
     """Kinds of pages. Those of single runs have different addresses, so that a kept page cannot hide a slow one; the few that show
     all runs are asked for again and again, as they are in use (made anew when the database has changed: the slowest request)."""
-    some = [runs[1 + (7 * i) % (len(runs) - 1)] for i in range(repeats)]
+    some = [runs[1 + (5 * i) % (len(runs) - 1)] for i in range(repeats)]
     trained = [run for run in runs if "base" not in run][1:]
     others = [trained[(11 * i) % len(trained)] for i in range(repeats)]
     real = runs[0]
