@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -75,9 +76,9 @@ class Store:
         for ids in _slices([m.evaluation_id for m in chosen]):
             query = select(Run.run_id, Evaluation.evaluation_id, Evaluation.verdicts).join(Run, Run.key == Evaluation.run)
             rows = self._all(query.where(Evaluation.evaluation_id.in_(ids)))
-            packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] for row in rows}
+            packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] or b"" for row in rows}
         configs = self._configs({m.entry: m.run_id for m in chosen}.values())
-        return [replace(m, verdicts=verdicts_of(packed.get((m.run_id, m.evaluation_id))), config=configs.get(m.run_id, {})) for m in chosen]
+        return [_filled(m, packed.get((m.run_id, m.evaluation_id), b""), configs.get(m.run_id, {})) for m in chosen]
 
     def parts(self, measurements: Iterable[Measurement], benchmark: str, tag: str | None = None) -> dict[Column, dict[str, str]]:
         """Columns that unfold a benchmark by its tags (or by one of them), each with the tag value of every task id."""
@@ -336,10 +337,15 @@ def _filtered(query: Select[Any], wanted: SampleFilter) -> Select[Any]:
             return query.where(Judgement.value.is_(None))
 
 
+def _filled(m: Measurement, packed: bytes, config: Mapping[str, Any]) -> Measurement:
+    name = hashlib.blake2b(packed, digest_size=12).hexdigest()
+    return replace(m, verdicts=verdicts_of(packed), verdicts_hash=name, config=config)
+
+
 @lru_cache(maxsize=4096)
-def verdicts_of(packed: bytes | None) -> Verdicts:
+def verdicts_of(packed: bytes) -> Verdicts:
     """Unpacked verdicts, kept for the next look at an evaluation that has not changed; not to be altered."""
-    return unpack(packed)
+    return unpack(packed or None)
 
 
 def _slices(ids: Iterable[str]) -> Iterator[list[str]]:

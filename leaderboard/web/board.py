@@ -8,13 +8,24 @@ from itertools import groupby
 from urllib.parse import quote, urlencode
 
 from leaderboard.reported import ReportedRow, reported
-from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement, build
+from leaderboard.snapshot import Snapshot
+from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement
 from leaderboard.stats import Comparison
-from leaderboard.store import Store
 from leaderboard.web.charts import Tick, nice_top, span
 from leaderboard.web.pages import BoardCell, BoardColumn, BoardGroup, BoardPage, BoardRow, BoardSpan, Choice, Delta, Link
 from leaderboard.web.query import VIEWS, BoardQuery, column_id
-from leaderboard.words import column_title, comparison_sentence, delta_words, gap_words, method_title, p_value, percent, points, seeds_words
+from leaderboard.words import (
+    CORRECTION_TITLES,
+    column_title,
+    comparison_sentence,
+    delta_words,
+    gap_words,
+    method_title,
+    p_value,
+    percent,
+    points,
+    seeds_words,
+)
 
 VIEW_WORDS = {"table": "Table", "forest": "Forest plot"}
 MOST_FINDINGS = 4
@@ -33,11 +44,10 @@ class _Shown:
     top: float
 
 
-def board_page(store: Store, query: BoardQuery, calibrated: Collection[str] = ()) -> BoardPage:
+def board_page(snapshot: Snapshot, query: BoardQuery, calibrated: Collection[str] = ()) -> BoardPage:
     """The board as the query wants it; ``calibrated`` are the judges that were checked against known answers."""
-    measurements = store.measurements()
-    board, tags = asked_board(store, measurements, query)
-    return shown_page(board, query, measurements, tags, calibrated)
+    board, tags = asked_board(snapshot, query)
+    return shown_page(board, query, snapshot.measurements, tags, calibrated)
 
 
 def shown_page(
@@ -74,18 +84,18 @@ def shown_page(
     )
 
 
-def asked_board(store: Store, measurements: Sequence[Measurement], query: BoardQuery) -> tuple[Board, dict[str, tuple[str, ...]]]:
+def asked_board(snapshot: Snapshot, query: BoardQuery) -> tuple[Board, dict[str, tuple[str, ...]]]:
     """The standings of the asked benchmarks with their unfolded parts, and the tags that could unfold each."""
-    chosen = [m for m in measurements if query.benchmark in ("", m.benchmark)]
+    benchmarks = sorted({m.benchmark for m in snapshot.measurements if query.benchmark in ("", m.benchmark)})
     parts: dict[Column, Mapping[str, str]] = {}
     tags: dict[str, tuple[str, ...]] = {}
-    for benchmark in sorted({m.benchmark for m in chosen}):
-        found = store.parts(chosen, benchmark)
+    for benchmark in benchmarks:
+        found = snapshot.parts(benchmark)
         tags[benchmark] = tuple(sorted({c.part.partition("=")[0] for c in found}))
         wanted = query.unfolded_by(benchmark)
         tag = wanted or next((t for t in (*USUAL_TAGS, *tags[benchmark]) if t in tags[benchmark]), "") if wanted is not None else None
         parts |= {c: by_task for c, by_task in found.items() if c.part.partition("=")[0] == tag}
-    return build(chosen, parts), tags
+    return snapshot.board(benchmarks, parts, query.correction), tags
 
 
 def delta_chip(comparison: Comparison, href: str = "") -> Delta:
@@ -269,6 +279,7 @@ def _choices(measurements: Sequence[Measurement], query: BoardQuery) -> tuple[Ch
             value=query.benchmark,
             options=options({m.benchmark for m in measurements}, "all benchmarks"),
         ),
+        Choice(name="correction", title="Many tests", value=query.correction, options=tuple(CORRECTION_TITLES.items())),
     )
 
 

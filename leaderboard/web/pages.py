@@ -155,6 +155,7 @@ class Tally:
     ties: int
     delta: str
     p: str
+    adjusted: str  # p corrected over the parts, empty for the whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
