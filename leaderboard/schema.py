@@ -162,6 +162,30 @@ class Judgement(Base):
     detail: Mapped[str] = mapped_column(Text)
 
 
+class JudgeTally(Base):
+    """How often a judge accepted, refused and could not decide in a run; counted whenever its log has been read to the end."""
+
+    __tablename__ = "judge_tallies"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    judge: Mapped[str] = mapped_column(primary_key=True)
+    accepted: Mapped[int]
+    refused: Mapped[int]
+    undecided: Mapped[int]
+
+
+class JudgePair(Base):
+    """Two judges on the attempts of a run that both decided, counted with ``JudgeTally``."""
+
+    __tablename__ = "judge_pairs"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    a: Mapped[str] = mapped_column(primary_key=True)
+    b: Mapped[str] = mapped_column(primary_key=True)
+    both_right: Mapped[int]
+    both_wrong: Mapped[int]
+    only_a: Mapped[int]
+    only_b: Mapped[int]
+
+
 class Credit(Base):
     """What one attempt earned in training."""
 

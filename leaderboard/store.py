@@ -8,22 +8,33 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Engine, Select, case, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import Engine, Select, func, select
 
 from leaderboard.outcomes import bounds, outcomes
 from leaderboard.records import (
-    AgreementInfo,
     DiagnosticInfo,
     EvaluationInfo,
     GroupInfo,
-    JudgeInfo,
     RunInfo,
     SampleFilter,
     SampleInfo,
+    SubmissionInfo,
     VerdictInfo,
 )
-from leaderboard.schema import Attempt, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.schema import (
+    Attempt,
+    Credit,
+    Diagnostic,
+    Evaluation,
+    Group,
+    Histogram,
+    Judgement,
+    Run,
+    ScoreRow,
+    Step,
+    Submission,
+    Task,
+)
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
@@ -131,21 +142,29 @@ class Store:
         """One run, None if it is unknown."""
         return next((RunInfo(**row) for row in self._all(select(*_RUN_COLUMNS).where(Run.run_id == run_id))), None)
 
+    def submission(self, run_id: str) -> SubmissionInfo | None:
+        """The bundle that a run came in, None for a run of this board's own."""
+        query = select(Submission.signer, Submission.at).where(Submission.run_id == run_id)
+        return next((SubmissionInfo(**row) for row in self._all(query)), None)
+
     def cursor(self, run: int) -> str | None:
         """How far a run's log has been read."""
         return next((row["cursor"] for row in self._all(select(Run.cursor).where(Run.key == run))), None)
 
     def groups(self, run: int) -> list[GroupInfo]:
         """Groups of a run in the order of steps."""
-        query = select(*(getattr(Group, f.name) for f in fields(GroupInfo))).where(Group.run == run)
-        return [GroupInfo(**row) for row in self._all(query.order_by(Group.step, Group.group_id))]
+        query = select(Group.step, Group.task_id, Group.outcome, Group.level, Group.max_level).where(Group.run == run)
+        with self._engine.connect() as connection:  # long lists: no mapping a row
+            rows = connection.execute(query.order_by(Group.step, Group.group_id)).all()
+        return [GroupInfo(step=s, task_id=t, outcome=o, level=k, max_level=most) for s, t, o, k, most in rows]
 
     def series(self, run: int) -> dict[str, list[tuple[int, float]]]:
         """Every recorded number of a run by name, as (step, value); steps without a value are left out."""
         found: dict[str, list[tuple[int, float]]] = {}
-        for row in self._all(select(Step.name, Step.step, Step.value).where(Step.run == run).order_by(Step.name, Step.step)):
-            if row["value"] is not None:
-                found.setdefault(row["name"], []).append((row["step"], row["value"]))
+        query = select(Step.name, Step.step, Step.value).where(Step.run == run, Step.value.is_not(None))
+        with self._engine.connect() as connection:
+            for name, step, value in connection.execute(query.order_by(Step.name, Step.step)).all():
+                found.setdefault(name, []).append((step, value))
         return found
 
     def histogram(self, run: int, name: str) -> tuple[list[float], list[float]] | None:
@@ -208,35 +227,6 @@ class Store:
         query = select(*columns).where(Judgement.run == run, Judgement.attempt_id == attempt_id)
         return [VerdictInfo(**row) for row in self._all(query.order_by(Judgement.current.desc(), Judgement.judge))]
 
-    def judges(self) -> list[JudgeInfo]:
-        """What every judge did, over all runs."""
-        accepted, refused = _one_if(Judgement.value > 0.5), _one_if(Judgement.value <= 0.5)
-        undecided = _one_if(Judgement.value.is_(None))
-        sums = (func.sum(c).label(n) for c, n in ((accepted, "accepted"), (refused, "refused"), (undecided, "undecided")))
-        query = select(Judgement.judge, *sums).group_by(Judgement.judge).order_by(Judgement.judge)
-        return [JudgeInfo(**row) for row in self._all(query)]
-
-    def agreements(self) -> list[AgreementInfo]:
-        """Every two judges on the attempts that both decided. Of two verdicts on one attempt at most one is current."""
-        query = _judge_pairs()
-        right_a, right_b = _OLD.value > 0.5, _NEW.value > 0.5
-        cells = {
-            "both_right": right_a & right_b,
-            "both_wrong": ~right_a & ~right_b,
-            "only_a": right_a & ~right_b,
-            "only_b": ~right_a & right_b,
-        }
-        columns = [_OLD.judge.label("a"), _NEW.judge.label("b"), *(func.sum(_one_if(cell)).label(name) for name, cell in cells.items())]
-        rows = self._all(query.with_only_columns(*columns).group_by(_OLD.judge, _NEW.judge).order_by(_OLD.judge, _NEW.judge))
-        return [AgreementInfo(**row) for row in rows]
-
-    def disagreements(self, a: str, b: str, limit: int = 6) -> list[tuple[str, str]]:
-        """Some attempts, as (run id, attempt id), that one of two judges accepted and the other refused."""
-        query = _judge_pairs().join(Run, Run.key == _OLD.run).with_only_columns(Run.run_id, _OLD.attempt_id)
-        unlike = (_OLD.value > 0.5) != (_NEW.value > 0.5)
-        rows = self._all(query.where(_OLD.judge == a, _NEW.judge == b, unlike).order_by(Run.run_id, _OLD.attempt_id).limit(limit))
-        return [(row["run_id"], row["attempt_id"]) for row in rows]
-
     def _configs(self, run_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
         for ids in _slices(sorted(run_ids)):
@@ -288,21 +278,6 @@ _SAMPLE_COLUMNS = [
 
 
 _VERDICT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
-
-
-_OLD, _NEW = aliased(Judgement), aliased(Judgement)
-
-
-def _judge_pairs() -> Select[Any]:
-    """A retired verdict beside every other judge's on the same attempt, both decided; each pair once."""
-    same = (_NEW.run == _OLD.run) & (_NEW.attempt_id == _OLD.attempt_id)
-    once = _NEW.current | (_OLD.judge < _NEW.judge)
-    both = _OLD.value.is_not(None) & _NEW.value.is_not(None)
-    return select(_OLD).join(_NEW, same & (_NEW.judge != _OLD.judge) & once).where(~_OLD.current, both)
-
-
-def _one_if(condition: Any) -> Any:
-    return case((condition, 1), else_=0)
 
 
 def _sample_query() -> Select[*tuple[Any, ...]]:

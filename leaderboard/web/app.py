@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -31,6 +32,7 @@ from leaderboard.records import RunInfo, SampleFilter, SampleInfo
 from leaderboard.snapshot import Snapshot
 from leaderboard.store import Store
 from leaderboard.submissions import Inbox
+from leaderboard.verdicts import JudgeCounts
 from leaderboard.web.board import board_page
 from leaderboard.web.cache import PageCache
 from leaderboard.web.compare import FILTERS, CompareQuery, compare_page
@@ -48,6 +50,15 @@ from leaderboard.words import EMPTY
 
 READ_ON_SECONDS = 2.0
 MOST_FOLLOWERS = 64  # open event streams; each polls one log
+
+
+class AnyText(PathConvertor):
+    """The rest of an address whatever it holds: ids of attempts come from logs, newlines and slashes included."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", AnyText())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +87,8 @@ def create_app(site: Site) -> Starlette:
         "/judges": pages.judges,
         "/reported": pages.reported,
         "/runs/{run_id}/samples": pages.samples,
-        "/runs/{run_id}/samples/{attempt_id:path}": pages.sample,
+        "/runs/{run_id}/sample": pages.sample,
+        "/runs/{run_id}/samples/{attempt_id:any}": pages.sample,
     }
     clocked = {"/runs": pages.runs, "/runs/{run_id}": pages.run}
     routes = [
@@ -143,7 +155,9 @@ class _Pages:
         return self._text("diff.html", page=diff_page(run_a, a, run_b, b, self._site.show_gated), here="compare")
 
     def judges(self, request: Request) -> str:
-        return self._text("judges.html", page=judges_page(self._store, read_calibrations(self._site.home)), here="judges")
+        return self._text(
+            "judges.html", page=judges_page(JudgeCounts(self._site.engine), read_calibrations(self._site.home)), here="judges"
+        )
 
     def reported(self, request: Request) -> str:
         return self._text("reported.html", page=reported_page(), here="reported")
@@ -190,7 +204,7 @@ class _Pages:
 
     def sample(self, request: Request) -> str:
         run = self._known_run(request)
-        sample = self._attempt(run, request.path_params["attempt_id"])
+        sample = self._attempt(run, request.path_params.get("attempt_id", request.query_params.get("id", "")))
         return self._text("sample.html", page=sample_page(self._store, run, sample, self._site.show_gated), here="runs")
 
     def error(self, request: Request, error: Exception) -> Response:

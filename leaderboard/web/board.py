@@ -12,7 +12,9 @@ from leaderboard.snapshot import Snapshot
 from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement
 from leaderboard.stats import Comparison
 from leaderboard.web.charts import Tick, nice_top, span
-from leaderboard.web.pages import BoardCell, BoardColumn, BoardGroup, BoardPage, BoardRow, BoardSpan, Choice, Delta, Link
+from leaderboard.web.findings import findings
+from leaderboard.web.pages.board import BoardCell, BoardColumn, BoardGroup, BoardPage, BoardRow, BoardSpan, Delta
+from leaderboard.web.pages.shared import Choice, Link
 from leaderboard.web.query import VIEWS, BoardQuery, column_id
 from leaderboard.words import (
     CORRECTION_TITLES,
@@ -21,7 +23,6 @@ from leaderboard.words import (
     delta_words,
     gap_words,
     method_title,
-    p_value,
     percent,
     points,
     seeds_words,
@@ -69,7 +70,7 @@ def shown_page(
         spans=tuple(_spans(shown)),
         columns=tuple(_heading(shown, c) for c in shown.columns),
         groups=groups,
-        findings=tuple(_findings(board)[:MOST_FINDINGS]),
+        findings=tuple(findings(board)[:MOST_FINDINGS]),
         views=tuple(Link(words=VIEW_WORDS[v], href=query.address(view=v), current=v == query.view) for v in VIEWS),
         view=query.view,
         choices=_choices(measurements, query),
@@ -286,31 +287,3 @@ def _choices(measurements: Sequence[Measurement], query: BoardQuery) -> tuple[Ch
 def _hidden(query: BoardQuery) -> list[tuple[str, str]]:
     pairs = [("view", query.view), ("sort", query.sort), *(("unfold", f"{b}:{t}" if t else b) for b, t in query.unfold)]
     return [(k, v) for k, v in pairs if v and v != VIEWS[0]] + ([] if query.reported else [("reported", "0")])
-
-
-def _findings(board: Board) -> list[str]:
-    """One sentence a model: what its best method does on its first column."""
-    found = []
-    for model, group in groupby(board.entries, key=lambda e: e.model):
-        entries = list(group)
-        column = next((c for c in board.columns if any(c in e.cells and e.cells[c].to_base for e in entries)), None)
-        if column is None:
-            continue
-        cells = [(e, e.cells[column]) for e in entries if column in e.cells]
-        base = next((c for e, c in cells if e.method == BASE), None)
-        trained = [(e, c) for e, c in cells if c.to_base is not None]
-        if base is not None and trained:
-            entry, cell = max(trained, key=lambda pair: pair[1].score.value)
-            found.append(_finding(model, entry, cell, base, column))
-    return found
-
-
-def _finding(model: str, entry: Entry, cell: Cell, base: Cell, column: Column) -> str:
-    assert cell.to_base is not None
-    where, name = column_title(column), method_title(entry.method).removeprefix("+ ")
-    if not cell.to_base.distinguishable:
-        return f"{model}: no method is distinguishable from the base on {where} yet; {name} stands at {points(cell.to_base.delta)} points."
-    return (
-        f"{model}: {name} reaches {percent(cell.score.value)}% on {where}, from {percent(base.score.value)}% for the base "
-        f"({points(cell.to_base.delta)} points, {p_value(cell.to_base.decisive_p)})."
-    )

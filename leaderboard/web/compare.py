@@ -12,7 +12,9 @@ from leaderboard.snapshot import Snapshot
 from leaderboard.standings import Measurement, differing_parts
 from leaderboard.stats import Comparison, Verdicts, compare
 from leaderboard.store import Store
-from leaderboard.web.pages import Choice, ComparePage, Link, PairLine, Tally
+from leaderboard.web.pages.compare import ComparePage, PairLine, Tally
+from leaderboard.web.pages.shared import Choice, Link
+from leaderboard.web.query import sample_address
 from leaderboard.web.sample import verdict_of
 from leaderboard.words import CORRECTION_TITLES, HIDDEN, comparison_sentence, is_hidden, method_title, p_value, percent, points
 
@@ -167,8 +169,8 @@ def _line(a: Measurement, b: Measurement, left: SampleInfo, right: SampleInfo, s
         b=verdict_of(right.value, right.verdict),
         answer_a=answer(left),
         answer_b=answer(right),
-        href_a=f"/runs/{quote(a.run_id)}/samples/{quote(left.attempt_id)}",
-        href_b=f"/runs/{quote(b.run_id)}/samples/{quote(right.attempt_id)}",
+        href_a=sample_address(a.run_id, left.attempt_id),
+        href_b=sample_address(b.run_id, right.attempt_id),
         diff="/diff?" + urlencode(pair),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
@@ -17,6 +17,13 @@ VIEWS = ("table", "forest")
 def column_id(column: Column) -> str:
     """A column in an address: ``gaia/test/level=1``, without the part for a whole set."""
     return "/".join((column.benchmark, column.split, *([column.part] if column.part else [])))
+
+
+def sample_address(run_id: str, attempt_id: str) -> str:
+    """The page of an attempt. Browsers fold ``.`` and ``..`` in a path, so an id with such a part goes into the query."""
+    if {".", ".."} & {*attempt_id.split("/")}:
+        return f"/runs/{quote(run_id)}/sample?{urlencode({'id': attempt_id})}"
+    return f"/runs/{quote(run_id)}/samples/{quote(attempt_id)}"
 
 
 def parse_correction(params: QueryParams) -> str:
