@@ -25,7 +25,7 @@ STALE_SECONDS = 30.0  # a page that was right longer ago than this is not served
 MOST_BYTES = 64 * 2**20
 MAKERS = 4  # threads that make pages
 
-Key = tuple[str, str]
+Key = tuple[str, bytes]
 """Path and query."""
 
 
@@ -54,7 +54,7 @@ class PageCache:
         """An endpoint that answers with the HTML of ``make``; equal values of ``state`` mean an equal page. What they raise is raised."""
 
         async def endpoint(request: Request) -> Response:
-            key = (request.url.path, request.url.query)
+            key = (request.scope["path"], request.scope["query_string"])  # not request.url, which drops newlines and splits at "?"
             with self._lock:
                 page = self._pages.get(key)
                 if page is not None:
