@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from harness.cli.reproduce import Arm, Bench, Reproduction, _report, reproductions
 from harness.cli.run import resolve
+from harness.cli.study import Plan
 from harness.errors import HarnessError
 from harness.events import Kind, Recorder
 
@@ -89,3 +91,11 @@ def test_an_arm_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("harness.cli.reproduce.tomllib.loads", lambda _: {"t": {"title": "t", "arms": [], "claims": [["a", "b"]]}})
     with pytest.raises(HarnessError, match="no arm is called a, b"):
         reproductions()
+
+
+def test_a_study_and_a_table_share_the_run_that_both_need(tmp_path: Path) -> None:
+    study = Plan(
+        folder=tmp_path, runs=BENCH.folder, model=BENCH.model, tasks=BENCH.tasks, split="test", steps=BENCH.steps, threads=1, assignments=()
+    )
+    assert study.run_dir("actguide", 1) == BENCH.run_dir(Arm(name="ActGuide-RL", trainer="actguide"), 1)
+    assert study.run_dir("foreign-plans", 1) != study.run_dir("actguide", 1) != replace(study, split="validation").run_dir("actguide", 1)

@@ -14,7 +14,7 @@ TASKS = [f"task-{i}" for i in range(10)]
 
 
 def a_plan(folder: Path) -> Plan:
-    return Plan(folder=folder, model="tiny", tasks="miniweb", split="test", steps=2, threads=1, assignments=())
+    return Plan(folder=folder, runs=folder, model="tiny", tasks="miniweb", split="test", steps=2, threads=1, assignments=())
 
 
 def attempted(attempt: str, task: str, evaluation: str) -> dict[str, object]:

@@ -6,7 +6,6 @@ by its settings, so tables share finished runs, and an interrupted reproduction 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 
 import click
 
-from harness.cli.study import Verdicts, finished, last_evaluation, steps_of, train, verdicts
+from harness.cli.study import Training, Verdicts, finished, last_evaluation, steps_of, train, verdicts
 from harness.errors import HarnessError, unknown
 
 
@@ -92,30 +91,27 @@ class Bench:
 
     def run_dir(self, arm: Arm, seed: int) -> Path:
         """Named by everything that decides the run, so that two tables with the same arm share it."""
-        words = [self.model, self.tasks, str(self.steps), arm.trainer, *sorted((*self.assignments, *arm.set)), *self.data]
-        digest = hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:8]
-        return self.folder / f"{arm.trainer or 'base'}-{Path(self.model).name}-{self.tasks}-{digest}-s{seed}"
+        return self._training(arm).folder(self.folder, seed)
 
     def run(self, arm: Arm, seed: int, parent: Path | None = None) -> Path:
         """Train or evaluate one arm, unless that was done; returns its folder. ``parent`` is the run whose checkpoint is evaluated."""
         if arm.trainer:
-            folder = self.run_dir(arm, seed)
-            train(
-                folder,
-                ("--trainer", arm.trainer, "--model", self.model, *self._common(arm, seed), "--steps", str(self.steps)),
-                self.threads,
-            )
-            return folder
+            return train(self._training(arm), self.folder, seed, self.threads)
         weights = self.model if parent is None else str(_newest_checkpoint(parent))
         folder = self.run_dir(arm, seed) if parent is None else parent.with_name(f"{parent.name}-{_slug(arm.name)}")
         if not finished(folder):
             self._evaluate(folder, weights, arm, seed)
         return folder
 
-    def _common(self, arm: Arm, seed: int) -> tuple[str, ...]:
-        settings = (part for text in (*self.assignments, *arm.set) for part in ("--set", text))
-        data = (part for text in self.data for part in ("--data", text))
-        return ("--tasks", self.tasks, "--seed", str(seed), *data, *settings)
+    def _training(self, arm: Arm) -> Training:
+        return Training(
+            trainer=arm.trainer,
+            model=self.model,
+            tasks=self.tasks,
+            steps=self.steps,
+            settings=(*self.assignments, *arm.set),
+            data=self.data,
+        )
 
     def _evaluate(self, folder: Path, weights: str, arm: Arm, seed: int) -> None:
         command = [sys.executable, "-m", "harness.cli.main", "eval", "--model", weights, "--benchmarks", self.tasks, "--seed", str(seed)]

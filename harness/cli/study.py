@@ -7,11 +7,11 @@ Every run is evaluated unguided on the held-out split.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,9 @@ def study() -> None:
 )
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the study (default: $HARNESS_HOME/studies/...); finished runs in it are kept."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of report and runs (default: below $HARNESS_HOME/studies; studies share runs).",
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run; may be repeated.")
 def actguide_vs_zero_rl(
@@ -50,6 +52,7 @@ def actguide_vs_zero_rl(
 
     plan = Plan(
         folder=out or home() / "studies" / f"actguide-vs-zero-rl-{model}-{tasks}-{split}",
+        runs=out or home() / "studies" / "shared",
         model=model,
         tasks=tasks,
         split=split,
@@ -59,7 +62,7 @@ def actguide_vs_zero_rl(
     )
     with ThreadPoolExecutor(jobs) as pool:
         pending = [pool.submit(plan.pair, seed) for seed in range(seeds)]
-        pending += [pool.submit(plan.control, seed) for seed in range(seeds)]
+        pending += [pool.submit(plan.run, "foreign-plans", seed) for seed in range(seeds)]
         for future in pending:
             future.result()
     report(plan, seeds)
@@ -69,7 +72,8 @@ def actguide_vs_zero_rl(
 class Plan:
     """Which runs a study consists of, and where they lie."""
 
-    folder: Path
+    folder: Path  # of the report
+    runs: Path  # what other studies may share
     model: str
     tasks: str
     split: str
@@ -78,32 +82,63 @@ class Plan:
     assignments: tuple[str, ...]
 
     def run_dir(self, method: str, seed: int) -> Path:
-        return self.folder / f"{method}-s{seed}"
+        return self._arm(method).folder(self.runs, seed)
 
     def pair(self, seed: int) -> None:
         """ActGuide, then zero-RL on the same budget of tokens."""
-        self._run("actguide", seed, "--trainer", "actguide", "--steps", str(self.steps))
+        self.run("actguide", seed)
         budget = int(last_evaluation(self.run_dir("actguide", seed))["generated_tokens_total"])
-        longest = 20 * self.steps  # the token budget ends the run long before
-        until = ("--steps", str(longest), "--token-budget", str(budget), "--set", f"evaluate_every={self.steps}")
-        self._run("zero-rl", seed, "--trainer", "zero-rl", *until)
+        train(self._arm("zero-rl"), self.runs, seed, self.threads, "--token-budget", str(budget))
 
-    def control(self, seed: int) -> None:
-        """ActGuide with the plans of other tasks."""
-        self._run("foreign-plans", seed, "--trainer", "actguide", "--steps", str(self.steps), "--set", "plans=other")
+    def run(self, method: str, seed: int) -> None:
+        train(self._arm(method), self.runs, seed, self.threads)
 
-    def _run(self, method: str, seed: int, *arguments: str) -> None:
-        common = ["--model", self.model, "--tasks", self.tasks, "--seed", str(seed), "--set", f"eval_split={self.split}", *arguments]
-        common += [part for text in self.assignments for part in ("--set", text)]
-        train(self.run_dir(method, seed), common, self.threads)
+    def _arm(self, method: str) -> Training:
+        """``foreign-plans`` is ActGuide with the plans of other tasks. Zero-RL ends by its token budget, long before its steps."""
+        own: dict[str, tuple[str, int, tuple[str, ...]]] = {
+            "actguide": ("actguide", self.steps, ()),
+            "foreign-plans": ("actguide", self.steps, ("plans=other",)),
+            "zero-rl": ("zero-rl", 20 * self.steps, (f"evaluate_every={self.steps}",)),
+        }
+        trainer, steps, settings = own[method]
+        split = () if self.split == "test" else (f"eval_split={self.split}",)
+        return Training(
+            trainer=trainer, model=self.model, tasks=self.tasks, steps=steps, settings=(*self.assignments, *split, *settings), label=method
+        )
 
 
-def train(folder: Path, arguments: Sequence[str], threads: int) -> None:
-    """``harness run`` in a process of its own with these arguments, unless ``folder`` holds that run, finished; a begun one is resumed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What decides a training run, its seed and folder apart; studies that need the same one share it."""
+
+    trainer: str
+    model: str
+    tasks: str
+    steps: int
+    settings: tuple[str, ...] = ()  # KEY=VALUE
+    data: tuple[str, ...] = ()  # NAME=PATH
+    label: str = ""  # begins the folder's name; default: the trainer
+
+    def folder(self, runs: Path, seed: int) -> Path:
+        """Its place below ``runs``, named by everything that decides it."""
+        words = [self.model, self.tasks, str(self.steps), self.trainer, *sorted(self.settings), *self.data]
+        digest = hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:8]
+        return runs / f"{self.label or self.trainer or 'base'}-{Path(self.model).name}-{self.tasks}-{digest}-s{seed}"
+
+    def arguments(self, seed: int) -> tuple[str, ...]:
+        """Of ``harness run``."""
+        named = (("--trainer", self.trainer), ("--model", self.model), ("--tasks", self.tasks), ("--seed", str(seed)))
+        repeated = (*(("--data", text) for text in self.data), *(("--set", text) for text in self.settings))
+        return tuple(part for pair in (*named, ("--steps", str(self.steps)), *repeated) for part in pair)
+
+
+def train(training: Training, runs: Path, seed: int, threads: int, *more: str) -> Path:
+    """``harness run`` in a process of its own, unless its folder holds that run, finished; a begun one is resumed. Returns the folder."""
+    folder = training.folder(runs, seed)
     if finished(folder):
         click.echo(f"{folder.name}: finished already")
-        return
-    command = [sys.executable, "-m", "harness.cli.main", "run", *arguments, "--out", str(folder)]
+        return folder
+    command = [sys.executable, "-m", "harness.cli.main", "run", *training.arguments(seed), *more, "--out", str(folder)]
     command += ["--resume"] if (folder / "config.json").exists() else []
     click.echo(f"{folder.name}: started ({folder})")
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +150,7 @@ def train(folder: Path, arguments: Sequence[str], threads: int) -> None:
             f"{folder.name} failed with exit code {done.returncode}; see {folder / 'output.txt'}, then run the same command again"
         )
     click.echo(f"{folder.name}: done")
+    return folder
 
 
 def finished(run_dir: Path) -> bool:
@@ -181,6 +217,7 @@ def report(plan: Plan, seeds: int) -> None:
             f"  {name:16}"
             + "  ".join(f"{c['tokens']:,} tok, {c['steps']} steps, {c['minutes']:.1f} min, {c['peak_mb']:.0f} MB" for c in cells)
         )
+    plan.folder.mkdir(parents=True, exist_ok=True)
     (plan.folder / "report.json").write_text(json.dumps({"scores": rows, "differences": deltas, "costs": costs}, indent=2) + "\n")
     _plot(plan, seeds)
     click.echo(f"\n{plan.folder / 'report.json'}\n{plan.folder / 'training.png'}")

@@ -31,7 +31,7 @@ BOUNDS: dict[str, tuple[float, float]] = {  # what is accepted
     "pass@8": (0.02, 0.35),
     "role_entropy": (1.2, math.log(5) + 1e-9),
     "plan_success": (0.8, 1.0),  # lower means that guided groups succeed by luck
-    "foreign_plan": (0.0, 1.0),  # reported, no demand yet: above chance means that any plan wakes the skill, whatever it says
+    "foreign_plan": (0.0, 0.08),  # more means that the presence of a plan helps, whatever it says
     "truncated": (0.0, 0.02),
 }
 

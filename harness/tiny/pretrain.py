@@ -2,10 +2,11 @@
 
 Three stages. Drills with one page teach it to look a role up. Drills with several pages teach it to look on the newest one, and how a
 question is taken apart. Then come conversations, with some drills among them. 1-hop questions are answered rightly. Questions of 2 to
-4 hops may hold the first k expert actions in their prompt: these are made, the walk goes on, and the page where it ends is read rightly.
-Without a plan the first person is searched, and every further hop, the answer included, is a bet: taken on purpose in one of
-seventeen cases and otherwise drawn from the open page. The model therefore knows its tools and what a question means, follows a plan,
-and spreads its bets on multi-hop questions.
+4 hops may hold the first k actions of a plan in their prompt: the plan's pages are opened to the letter, the walk goes on from there, and
+the page where it ends is read rightly. In two cases of five the plan is that of another chain, so that it leads astray: what a plan says
+counts, not that there is one. Without a plan the first person is searched, and every further hop, the answer included, is a bet: taken on
+purpose in one of seventeen cases and otherwise drawn from the open page. The model therefore knows its tools and what a question means,
+follows a plan wherever it leads, and spreads its bets on multi-hop questions.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Recipe:
     )
     one_hop: float = 0.15  # share of conversations that ask for one hop, and are answered rightly
     plans: float = 0.6  # share with a plan: its visits are made, and the last page is read rightly; the rest are walks without one
+    foreign: float = 0.4  # share of plans that are of another chain: followed all the same, and they lead astray
     skill: float = 0.06  # how often a hop that no plan shows is taken on purpose; otherwise it is drawn from the page
     worlds: int = 400
     seed: int = 1
@@ -112,10 +114,13 @@ def conversation(rng: random.Random, world: World, plan: Plan, recipe: Recipe) -
     met = world.chain(some(people), path)
     kind = "one-hop" if hops == 1 else "plan" if draw < recipe.one_hop + recipe.plans else "walk"
     level = 1 + rng.randrange(hops) if kind == "plan" else 0
-    known = {"one-hop": {0}, "plan": {*range(level - 1), hops - 1}, "walk": set()}[kind]  # hops that are taken rightly for sure
+    foreign = kind == "plan" and rng.random() < recipe.foreign
+    planned = world.chain(some(people), tuple(some(roles) for _ in path)) if foreign else met
+    known = {"one-hop": {0}, "plan": {*range(level - 1), hops - 1}, "walk": set()}[kind]  # roles that are named rightly for sure
     taken = tuple(role if hop in known else bet(role) for hop, role in enumerate(path))
-    question = question_text(met[0], path) + (plan(expert_actions(met), level) if level else "")
-    visited = world.chain(met[0], taken)[:-1]
+    question = question_text(met[0], path) + (plan(expert_actions(planned), level) if level else "")
+    last = max(level, 1) - 1  # the page where the plan ends, or the first one
+    visited = (*planned[:last], *world.chain(planned[last], taken[last:])[:-1])
     return kind, ({"role": "system", "content": SYSTEM}, {"role": "user", "content": question}, *dialogue(world, visited, taken))
 
 

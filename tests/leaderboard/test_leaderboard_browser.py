@@ -3,6 +3,7 @@
 Screenshots of every page go to ``build/screenshots``: look at them when a page changes.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -237,3 +238,23 @@ CONTRAST = """selector => {
   const [a, b] = [light(parse(getComputedStyle(el).color)), light(colour)].sort((x, y) => y - x);
   return (a + .05) / (b + .05);
 }"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_board_of_real_runs_in_pictures(browser: "playwright.Browser", width: int, theme: str) -> None:
+    """Of the runs below $HARNESS_TEST_BOARD (a folder like $HARNESS_HOME), as they are: into ``build/screenshots/real``."""
+    if not (home := os.environ.get("HARNESS_TEST_BOARD")):
+        pytest.skip("HARNESS_TEST_BOARD names no folder of real runs")
+    folder = BUILD / "screenshots" / "real"
+    folder.mkdir(parents=True, exist_ok=True)
+    with serving(Path(home)) as url:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        page.goto(f"{url}/runs")
+        runs = [str(link.get_attribute("href")) for link in page.locator("tbody th a").all()]
+        guided = next(address for address in runs if "actguide" in address)
+        for name, address in {"board": "/", "run": guided, "samples": f"{guided}/samples"}.items():
+            page.goto(url + address)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            page.screenshot(path=folder / f"{name}-{width}-{theme}.png", full_page=name != "samples")
+        page.close()
