@@ -23,7 +23,7 @@ class Snapshot:
         self.measurements = store.measurements()
         self._lock = RLock()
         self._parts: dict[str, dict[Column, dict[str, str]]] = {}
-        self._cells: dict[Fingerprint, dict[Key, StandingCell]] = {}
+        self._cells: dict[Fingerprint, Mapping[Key, StandingCell]] = {}
         self._earlier = {} if before is None else before._cells
 
     def parts(self, benchmark: str) -> Mapping[Column, Mapping[str, str]]:

@@ -161,10 +161,11 @@ class Store:
     def series(self, run: int) -> dict[str, list[tuple[int, float]]]:
         """Every recorded number of a run by name, as (step, value); steps without a value are left out."""
         found: dict[str, list[tuple[int, float]]] = {}
-        query = select(Step.name, Step.step, Step.value).where(Step.run == run, Step.value.is_not(None))
+        query = select(Step.name, Step.step, Step.value).where(Step.run == run)
         with self._engine.connect() as connection:
             for name, step, value in connection.execute(query.order_by(Step.name, Step.step)).all():
-                found.setdefault(name, []).append((step, value))
+                if value is not None:
+                    found.setdefault(name, []).append((step, value))
         return found
 
     def histogram(self, run: int, name: str) -> tuple[list[float], list[float]] | None:

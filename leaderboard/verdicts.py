@@ -57,7 +57,7 @@ class JudgeCounts:
                 break
         return found
 
-    def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
+    def _all(self, query: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
 
