@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.resume import Fate
+from harness.budget import Budget
 from harness.chat import Chat
 from harness.config import Section
 from harness.engines.base import Engine
 from harness.tasks.base import TaskLoader
-from judges.attempts import Log
+from judges.attempts import Log, OutageConfig, OutageWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,21 +39,31 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteAsk:
+    """What of a suite is asked for."""
+
+    settings: Section  # the suite's own section of the configuration
+    data: Path | None = None  # a local copy; None: the hub, or its cache
+    split: str | None = None  # None: every part of the suite
+    limit: int | None = None  # the first so many samples of each part
+    sample: tuple[str, ...] = ()  # of those only these ids; empty: all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SuiteRun:
     """All that a suite is given: the model, what of the suite is asked for, and where its records go."""
 
+    ask: SuiteAsk
     engine: Engine
     chat: Chat
     context: int  # longest sequence that the engine takes, in tokens
     log: Log
     folder: Path  # the run directory; what its log holds already is not run again
     who: Mapping[str, Any]  # model, method and seed, as an ``Evaluation`` records them
-    settings: Section  # the suite's own section of the configuration
-    data: Path | None = None  # a local copy; None: the hub, or its cache
-    split: str | None = None  # None: every part of the suite
-    limit: int | None = None
     gate: asyncio.Semaphore  # samples open at once
     progress: Callable[[str, int], AbstractContextManager[Progress]]  # (title, number of samples)
+    budget: Budget = field(default_factory=Budget)  # what all samples of the command may spend together
+    watch: OutageWatch = field(default_factory=lambda: OutageWatch(config=OutageConfig(tolerate=1.0)))
 
 
 class Suite(Protocol):
@@ -66,8 +78,16 @@ class Suite(Protocol):
     @property
     def summary(self) -> str: ...
 
-    def check(self, data: Path | None, split: str | None) -> None:
+    def check(self, ask: SuiteAsk) -> None:
         """Raise a ``HarnessError`` for what is missing or wrong before a model is loaded."""
+        ...
+
+    def ids(self, ask: SuiteAsk) -> tuple[str, ...]:
+        """Of the samples that are asked for."""
+        ...
+
+    def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:
+        """(place and id, what becomes of it, why) of each sample, given what the log of ``folder`` holds; needs no model."""
         ...
 
     async def evaluate(self, run: SuiteRun) -> list[str]:

@@ -12,18 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparability import Comparability, parts_of
+from benchmarks.comparability import Comparability
 from benchmarks.result import Outcome, Result
 from benchmarks.resume import Fate, Kept, Key, Recorded, as_attempt, fate, recorded
-from harness.config import to_json
-from harness.envs.search import SYSTEM, TOOLS, SearchLimits
-from harness.episode import AgentConfig, Draw
-from harness.errors import HarnessError
+from harness.episode import Draw
+from harness.errors import HarnessError, UsageError
 from harness.events import Kind
-from harness.records import judgement_record, usage
+from harness.records import usage
 from harness.types import Attempt, Purpose, Score, Task
-from judges.attempts import Sampler
-from judges.base import score_attempt
+from judges.attempts import OutageWatch, Sampler, lost_to_outage
 
 TEMPERATURE = 0.0  # the paper evaluates greedily, one run per task
 
@@ -88,15 +85,25 @@ async def evaluate(part: Part, run_dir: Path, progress: Callable[[int, int], Non
 
 
 async def evaluate_all(
-    parts: Sequence[Part], run_dir: Path, progress: Callable[[int, int], None] = lambda done, total: None, *, at_once: int = 256
+    parts: Sequence[Part],
+    run_dir: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    at_once: int = 256,
+    watch: OutageWatch | None = None,
 ) -> list[Result]:
     """Run what the log of ``run_dir`` lacks; ``progress(finished, total)`` after each sample that was run or judged.
 
     The samplers' gates bound the open episodes; ``at_once`` bounds the samples under way, those that wait for a judge included. Raises
-    ``HarnessError`` for what no other sample would survive (a refused key); what was recorded until then stays.
+    ``HarnessError`` for what no other sample would survive (a refused key), ``OutageError`` where too many are lost to an outage
+    (``watch``; without one the samplers' own settings), ``UsageError`` where the log holds one of the evaluations under other conditions;
+    what was recorded until then stays.
     """
     known = recorded(run_dir)
-    runs = [_Running(part=part, known=known) for part in parts]
+    for part in parts:
+        refuse_other_conditions(known, part.evaluation, run_dir)
+    watch = watch or OutageWatch(config=parts[0].sampler.outages) if parts else None
+    runs = [_Running(part=part, known=known, watch=watch) for part in parts]
     total = sum(len(run.part.tasks) * run.part.evaluation.epochs for run in runs)
     for run in runs:
         run.start()
@@ -115,7 +122,9 @@ async def evaluate_all(
             for _ in range(min(at_once, sum(run.left for run in runs))):
                 group.create_task(work())
     except ExceptionGroup as errors:
-        raise _first(errors) from errors
+        raise first_of(errors) from errors
+    if watch is not None:
+        watch.check()
     return [run.finish() for run in runs]
 
 
@@ -125,6 +134,7 @@ class _Running:
 
     part: Part
     known: Recorded
+    watch: OutageWatch | None
     outcomes: dict[Key, Outcome] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -153,16 +163,20 @@ class _Running:
         sampler, evaluation = self.part.sampler, self.part.evaluation
         kept = self.kept(key)
         if kept is not None and self.fate(kept)[0] is Fate.REGRADE:
-            score = await score_attempt(sampler.judge, as_attempt(task, kept))
-            sampler.log.record(Kind.JUDGEMENT, judgement_record(kept.attempt_id, sampler.judge.name, score))
-            self.outcomes[key] = Outcome(value=score.value, status=kept.status, score=score.status, usage=kept.usage)
+            score = await sampler.judged(as_attempt(task, kept))
+            self._finished(key, Outcome(value=score.value, status=kept.status, score=score.status, usage=kept.usage), score)
             return True
         if sampler.budget is not None and sampler.budget.reached:
             return False
         draw = Draw(task=task, run_seed=evaluation.seed, purpose=Purpose.EVAL, step=evaluation.step, index=key[1], scope=evaluation.scope)
         member = await sampler.attempt(draw, temperature=evaluation.temperature, evaluation_id=evaluation.id)
-        self.outcomes[key] = _outcome(member.attempt, member.score)
+        self._finished(key, _outcome(member.attempt, member.score), member.score)
         return True
+
+    def _finished(self, key: Key, outcome: Outcome, score: Score) -> None:
+        self.outcomes[key] = outcome
+        if self.watch is not None:
+            self.watch.saw(lost_to_outage(outcome.status, score))
 
     def finish(self) -> Result:
         part = self.part
@@ -180,7 +194,18 @@ def _outcome(attempt: Attempt, score: Score) -> Outcome:
     return Outcome(value=score.value, status=attempt.status, score=score.status, usage={k: spent[k] for k in Outcome.COUNTED if k in spent})
 
 
-def _first(errors: ExceptionGroup[Any]) -> Exception:
+def refuse_other_conditions(known: Recorded, evaluation: Evaluation, run_dir: Path) -> None:
+    """Raise ``UsageError`` if the log holds this evaluation under another prompt, web or limit. Data and judge are looked at by sample."""
+    before, now = known.conditions(evaluation.id), evaluation.comparability
+    differing = set(before.differing(now)) - {"data", "judge"} if before.parts else set()
+    if differing:
+        words = "; ".join(f"{name} was {before.parts.get(name)}, is now {now.parts.get(name)}" for name in sorted(differing))
+        raise UsageError(
+            f"{run_dir} holds {evaluation.id} under other conditions: {words}. Leave them as they were, or choose another --out"
+        )
+
+
+def first_of(errors: ExceptionGroup[Any]) -> Exception:
     """The error to show: one of ours before a bug's."""
     ours, others = errors.split(HarnessError)
     group: Any = ours or others
@@ -194,19 +219,3 @@ def recorded_scores(run_dir: Path, evaluation_id: str) -> dict[str, float | None
     """Scores of the first epoch by task id that the run log holds for an evaluation; what could not be scored is left out."""
     samples = recorded(run_dir).samples(evaluation_id)
     return {task: kept.value for (task, epoch), kept in samples.items() if epoch == 0 and kept.value is not None}
-
-
-def comparability(
-    fingerprint: str, judge: str, agent: AgentConfig, limits: SearchLimits, limit: object, temperature: float = TEMPERATURE, web: str = ""
-) -> Comparability:
-    """What a result of the search agent may be compared with: same data, prompt, tools, budgets, judge and extraction.
-
-    ``limit`` is whatever says which part of the data was taken; ``web`` names what replaced the benchmark's own web.
-    """
-    return parts_of(
-        data=[fingerprint, limit],
-        prompt=SYSTEM,
-        tools=[TOOLS, web] if web else TOOLS,
-        limits=[{**to_json(agent), "temperature": temperature}, to_json(limits)],
-        judge=judge,
-    )

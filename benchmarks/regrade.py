@@ -8,7 +8,7 @@ for twice. Training attempts keep the rewards that they were trained with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.comparability import Comparability, short_hash
 from harness.errors import HarnessError, OutageError
 from harness.events import Kind, current_events
+from harness.metrics import bounds
 from harness.records import judgement_record, question_and_gold
 from harness.types import Score, ScoreStatus, Status
 from judges.attempts import Log
@@ -28,29 +29,23 @@ WRITER = "regrade"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regraded:
-    """One evaluation, before and after, as values by attempt (None: no verdict). ``judged`` were newly asked for."""
+    """One evaluation, before and after, as values by attempt (None: no verdict). ``judged`` were newly asked for, ``truncated`` cut off."""
 
     evaluation_id: str
     judges: tuple[str, str]
     before: Mapping[str, float | None]
     after: Mapping[str, float | None]
     judged: int
+    truncated: frozenset[str] = frozenset()
 
     def words(self) -> str:
         """``xbench/test: 41.0% by exact -> 44.0% by llm:m@1f; coverage 60% -> 99%, so between 43.6% and 44.6% of 100 attempts``."""
         old, new = self.judges
-        low, high = bounds(self.after.values())
+        low, high = bounds(None if key in self.truncated else value for key, value in self.after.items())
         return (
             f"{self.evaluation_id}: {_mean(self.before)} by {old} -> {_mean(self.after)} by {new}; coverage {_coverage(self.before)} -> "
             f"{_coverage(self.after)}, so between {low:.1%} and {high:.1%} of {len(self.after)} attempts; {self.judged} judged now"
         )
-
-
-def bounds(values: Iterable[float | None]) -> tuple[float, float]:
-    """The score if everything without a verdict were wrong, and if all of it were right."""
-    known = list(values)
-    right, missing = sum(v for v in known if v is not None), sum(v is None for v in known)
-    return right / max(len(known), 1), (right + missing) / max(len(known), 1)
 
 
 def closed_before(run_dir: Path) -> bool:
@@ -134,7 +129,8 @@ def _close(record: _Record, evaluation: Mapping[str, Any], judge: str, values: M
     log.record(Kind.EVALUATION, {**evaluation, "judge": judge, **_code(evaluation, judge)})
     judges = (str(evaluation["judge"]), judge)
     judged = sum(key in values for key in mine)
-    return Regraded(evaluation_id=str(evaluation["evaluation_id"]), judges=judges, before=before, after=after, judged=judged)
+    cut = frozenset(key for key in mine if record.attempts[key]["status"] == Status.TRUNCATED)
+    return Regraded(evaluation_id=str(evaluation["evaluation_id"]), judges=judges, before=before, after=after, judged=judged, truncated=cut)
 
 
 def _value_by(record: _Record, attempt_id: str, judge: str) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from harness.metrics import avg_at_k, pass_at_k, pass_hat_k
+from harness.metrics import avg_at_k, bounds, pass_at_k, pass_hat_k
 from harness.types import ScoreStatus, Status
 
 
@@ -61,10 +61,17 @@ class Result:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The mean if every sample without a verdict were wrong, and if it were right."""
-        n = max(len(self.tasks) * self.epochs, 1)
-        known = [o.value for o in self.outcomes.values() if o.value is not None]
-        return sum(known) / n, (sum(known) + len(self.tasks) * self.epochs - len(known)) / n
+        """The mean if every sample without a verdict, and every truncated one, were wrong, and if it were right."""
+        found = (self.outcomes.get((task, epoch)) for task in self.tasks for epoch in range(self.epochs))
+        return bounds(None if o is None or o.status is Status.TRUNCATED else o.value for o in found)
+
+    def open(self) -> str:
+        """``2 could not be scored, 1 truncated (counted as wrong), so between 12.5% and 20.0%``; empty where nothing is open."""
+        missing = len(self.tasks) * self.epochs - sum(o.value is not None for o in self.outcomes.values())
+        cut = sum(o.value is not None and o.status is Status.TRUNCATED for o in self.outcomes.values())
+        counts = [f"{missing} could not be scored" if missing else "", f"{cut} truncated (counted as wrong)" if cut else ""]
+        low, high = self.bounds
+        return f"{', '.join(filter(None, counts))}, so between {low:.1%} and {high:.1%}" if missing or cut else ""
 
     def repeated(self) -> dict[str, float]:
         """avg@k, pass@k and pass^k over tasks with k scored attempts; empty for one epoch, and where scores are no verdicts of 0 or 1."""
@@ -94,11 +101,9 @@ class Result:
         return dict(sums)
 
     def words(self) -> str:
-        """``12.5% of 40 tasks, unguided``, with what could not be scored and where the score lies then."""
+        """``12.5% of 40 tasks, unguided``, with what is open and where the score lies then."""
         score = "no score" if self.mean is None else f"{self.mean:.1%}"
-        missing = len(self.tasks) * self.epochs - sum(o.value is not None for o in self.outcomes.values())
-        low, high = self.bounds
-        unscored = f"; {missing} could not be scored, so between {low:.1%} and {high:.1%}" if missing else ""
+        unscored = f"; {self.open()}" if self.open() else ""
         again = "".join(f"; {name} {value:.1%}" for name, value in self.repeated().items())
         return f"{score} of {len(self.tasks)} tasks, unguided{unscored}{again}"
 

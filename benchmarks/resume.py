@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from benchmarks.comparability import Comparability
 from benchmarks.result import Outcome
 from harness.events import Kind, current_events
 from harness.types import Attempt, Purpose, ScoreStatus, Status, Task, Trajectory
@@ -45,9 +46,18 @@ class Kept:
 
 @dataclass(slots=True)
 class Recorded:
-    """Samples by evaluation id and key."""
+    """Samples by evaluation id and key; by evaluation id what the latest of its runs was measured under."""
 
     _samples: dict[str, dict[Key, Kept]] = field(default_factory=dict)
+    _conditions: dict[str, Comparability] = field(default_factory=dict)
+
+    def conditions(self, evaluation_id: str) -> Comparability:
+        """Without parts where no attempt was recorded yet."""
+        none = Comparability(parts={})
+        return self._conditions.get(evaluation_id, none) if self.samples(evaluation_id) else none
+
+    def under(self, evaluation_id: str, conditions: Comparability) -> None:
+        self._conditions[evaluation_id] = conditions
 
     def samples(self, evaluation_id: str) -> Mapping[Key, Kept]:
         return self._samples.get(evaluation_id, {})
@@ -68,6 +78,7 @@ def recorded(run_dir: Path) -> Recorded:
         said = event.data
         if event.kind is Kind.EVALUATION:
             data[said["evaluation_id"]] = said.get("data") or ""
+            found.under(said["evaluation_id"], Comparability(parts=said.get("comparability_parts") or {}))
         elif event.kind is Kind.ATTEMPT and said["evaluation_id"] is not None:
             evaluation, key = said["evaluation_id"], (said["task_id"], said["index"])
             places[said["attempt_id"]] = (evaluation, key)

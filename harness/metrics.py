@@ -11,7 +11,7 @@ leave those out first, because a missing verdict is neither a success nor a fail
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import comb
 
 from harness.errors import HarnessError
@@ -22,6 +22,20 @@ def avg_at_k(values: Sequence[float]) -> float:
     if not values:
         raise HarnessError("avg@k needs at least one scored attempt, got none; leave tasks without a verdict out")
     return sum(values) / len(values)
+
+
+def bounds(values: Iterable[float | None]) -> tuple[float, float]:
+    """The mean if every open value were wrong (0), and if every one were right (1); of nothing, all is open.
+
+    None is an attempt that no judge decided (outage, limit, undecided), or whose answer was cut off.
+
+    >>> bounds([1.0, None])
+    (0.5, 1.0)
+    """
+    rows = list(values)
+    known = [value for value in rows if value is not None]
+    n = max(len(rows), 1)
+    return sum(known) / n, (sum(known) + n - len(known)) / n
 
 
 def pass_at_k(n: int, successes: int, k: int) -> float:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -17,12 +18,16 @@ from harness.config import Section, operational
 from harness.engines.base import ChatEngine, Engine
 from harness.envs.base import Env
 from harness.episode import AgentConfig, Draw, run_episode
+from harness.errors import OutageError
 from harness.events import Kind
 from harness.records import attempt_blob, attempt_record, judgement_record
-from harness.types import Attempt, Member, ScoreStatus, Status, Task
+from harness.types import Attempt, Member, Score, ScoreStatus, Status, Task
 from judges.base import Judge, score_attempt
 
 T = TypeVar("T")
+
+WINDOW = 32
+"""Finished samples over which an evaluation looks back for an outage."""
 
 
 class OutageConfig(Section):
@@ -33,7 +38,8 @@ class OutageConfig(Section):
     pause: float = operational(10.0, ge=0)
     """Seconds before the first retry; each further pause is twice as long."""
     tolerate: float = operational(0.25, ge=0, le=1)
-    """Share of a training step's attempts that may stay unscored after all retries; beyond it the run saves itself and stops."""
+    """Share of the attempts of a training step, or of the last 32 samples of an evaluation, that an outage may leave unscored after all
+    retries; beyond it the run saves itself and stops."""
 
 
 class Log(Protocol):
@@ -56,14 +62,14 @@ class Sampler:
     log: Log
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1024))
     """How many episodes may be open at once; as many as the engine has slots keeps every open episode's cache."""
-    outages: OutageConfig = field(default_factory=lambda: OutageConfig(retries=0))
+    outages: OutageConfig = field(default_factory=lambda: OutageConfig(retries=0, tolerate=1.0))
     notice: Callable[[str], None] = lambda words: None
     """Told when something is down and will be tried again."""
     budget: Budget | None = None
     """What all episodes of an evaluation may spend together."""
 
     async def attempt(self, draw: Draw, *, temperature: float, evaluation_id: str | None = None) -> Member:
-        """Run, judge and record one attempt. The record is complete before the member is returned."""
+        """Run, record and judge one attempt; a judge that fails takes no episode away. All is recorded before the member is returned."""
         async with self.gate:
             began = time.perf_counter()
 
@@ -79,17 +85,21 @@ class Sampler:
                 )
 
             attempt = await self._patiently(episode, lambda a: a.detail if a.status is Status.TOOL_OUTAGE else None)
-        score = await self._patiently(
-            lambda: score_attempt(self.judge, attempt), lambda s: s.detail if s.status is ScoreStatus.TRANSPORT_ERROR else None
-        )
+            seconds = time.perf_counter() - began
         blob = None
         if self.chat is not None:  # an endpoint's turns are text, and the event holds all of it
             blob = self.log.blob(attempt_blob(attempt, [self.chat.pieces(z.ids) for z in attempt.trajectory.spans]))
-        seconds = time.perf_counter() - began
         record = attempt_record(attempt, seconds=seconds, hint=draw.guide.words(), evaluation_id=evaluation_id, blob=blob)
         self.log.record(Kind.ATTEMPT, record)
+        return Member(attempt=attempt, score=await self.judged(attempt))
+
+    async def judged(self, attempt: Attempt) -> Score:
+        """Judge and record the judgement."""
+        score = await self._patiently(
+            lambda: score_attempt(self.judge, attempt), lambda s: s.detail if s.status is ScoreStatus.TRANSPORT_ERROR else None
+        )
         self.log.record(Kind.JUDGEMENT, judgement_record(attempt.id, self.judge.name, score))
-        return Member(attempt=attempt, score=score)
+        return score
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], outage: Callable[[T], str | None]) -> T:
         """Call until ``outage`` finds none, as often and with such pauses as are set; the last result stands, whatever it is."""
@@ -103,6 +113,37 @@ class Sampler:
         return await call()
 
 
-def lost_to_outage(member: Member) -> bool:
-    """Whether a member has no score because a tool, the engine or the judge was down."""
-    return member.score.status in (ScoreStatus.OUTAGE, ScoreStatus.TRANSPORT_ERROR)
+@dataclass(slots=True, kw_only=True)
+class OutageWatch:
+    """Ends an evaluation where an outage takes too many of the last ``WINDOW`` finished samples, or of all where there are fewer."""
+
+    config: OutageConfig
+    _recent: deque[str | None] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def saw(self, lost: str | None) -> None:
+        """A sample is finished; ``lost`` says which outage took its score, None if none did. Raises ``OutageError``."""
+        self._recent.append(lost)
+        if len(self._recent) == WINDOW:
+            self.check()
+
+    def check(self) -> None:
+        """Raises ``OutageError`` if too much was lost; for the end, when no more samples come."""
+        words = too_much_lost([why for why in self._recent if why is not None], len(self._recent), "the last samples", self.config)
+        if words:
+            raise OutageError(
+                f"{words}. Everything that was finished is saved: mend what is down, then give the same command again "
+                "(to `harness run` add --resume), or accept such losses with --set outage.tolerate=1"
+            )
+
+
+def too_much_lost(lost: Sequence[str], drawn: int, what: str, config: OutageConfig) -> str | None:
+    """In words that outages took more of ``drawn`` attempts than is tolerated, None if they did not. ``lost`` holds the reasons."""
+    if not lost or len(lost) <= config.tolerate * drawn:
+        return None
+    return f"{len(lost)} of {drawn} attempts of {what} met an outage, after {config.retries} retries each ({lost[0]})"
+
+
+def lost_to_outage(status: Status, score: Score) -> str | None:
+    """Why an attempt has no score, where a tool, the engine or the judge was down; None where it has one, or a limit ended it."""
+    down = status in (Status.TOOL_OUTAGE, Status.ENGINE_ERROR) or score.status is ScoreStatus.TRANSPORT_ERROR
+    return (score.detail or score.layer) if down else None

@@ -34,6 +34,13 @@ async def score_answer(judge: Judge, status: Status, question: str, gold: tuple[
         return Score(value=None, status=ScoreStatus.TRANSPORT_ERROR, layer=judge.name, detail=str(error))
 
 
+async def check_judge(judge: Judge) -> None:
+    """Before any work: raise ``HarnessError`` for a judge that cannot be reached, or that refuses its key or model."""
+    check = getattr(judge, "check", None)
+    if check is not None:
+        await check()
+
+
 async def close_judge(judge: Judge) -> None:
     """Let go of what a judge holds (a connection, a model), if it holds anything."""
     close = getattr(judge, "close", None)

@@ -120,6 +120,8 @@ class Contract:
 
 
 CONTRACT = Contract()
+CHECK = ("Is anybody there?", ("Yes",), "Yes, somebody is there.")
+"""Question, gold and answer of the request that only asks whether a judge judges at all."""
 
 
 _VERDICTS = {

@@ -1,149 +1,112 @@
-"""A judging model behind any OpenAI-compatible endpoint. Failures that may pass are tried again, a Retry-After is waited for.
+"""A judging model behind any OpenAI-compatible endpoint. How it is asked, retries included: ``harness.engines.client``.
 
-What remains is an ``OutageError``: the caller makes it a transport error, never a verdict. The API key is read from
-``HARNESS_JUDGE_API_KEY`` and goes nowhere but into one header.
+A request without an answer is an ``OutageError``: the caller makes it a transport error, never a verdict. A refused key or an unknown
+model is a ``HarnessError``, which ends the command. The API key is read from ``HARNESS_JUDGE_API_KEY``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
-
+from harness.engines.client import Client, Patience, RefusedError, Served, UnansweredError, UnreadableError
 from harness.errors import HarnessError, OutageError, UsageError
 from harness.types import Message
-from judges.contract import Contract
-from judges.models import Reply, RequestError
+from judges.contract import CHECK, Contract
+from judges.models import Reply
 
 KEY_VARIABLE = "HARNESS_JUDGE_API_KEY"
-TRIES, PATIENCE, TIMEOUT = 8, 300.0, 120.0  # requests; seconds of waiting in all; seconds a reply may take
+PATIENCE = Patience(timeout=120.0, retries=7, seconds=300.0)
 IN_FLIGHT = 16
-_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-
-Sleep = Callable[[float], Awaitable[None]]
 
 
 class EndpointModel:
-    """One model at one URL; used and closed within one event loop. ``transport`` and ``sleep`` are seams for tests."""
+    """One model at one URL; used and closed within one event loop."""
 
-    def __init__(self, url: str, name: str, *, transport: httpx.AsyncBaseTransport | None = None, sleep: Sleep = asyncio.sleep) -> None:
-        self.place, self.name = checked_url(url), name
-        self._sleep = sleep
-        self._gate = asyncio.Semaphore(IN_FLIGHT)
+    def __init__(self, url: str, name: str, *, patience: Patience = PATIENCE) -> None:
+        self.name = name
+        self._patience = patience
+        self._client = _client(url, patience)
         self._structured = True
-        self._client = httpx.AsyncClient(headers=_headers(), timeout=TIMEOUT, transport=transport)
+
+    @property
+    def place(self) -> str:
+        return self._client.url
 
     async def complete(self, messages: list[Message], contract: Contract) -> Reply:
         """One reply, greedily; in the contract's form where the endpoint can hold a model to one."""
+        return await self._complete(messages, contract, self._patience)
+
+    async def check(self, contract: Contract) -> None:
+        """Ask once, without waiting long. Raises ``HarnessError`` for a judge that cannot be reached or refuses to judge."""
+        try:
+            await self._complete(contract.messages(*CHECK), contract, self._patience.first_look())
+        except UnansweredError as error:
+            if error.busy:  # it is there, and will be waited for
+                return
+            raise HarnessError(f"the judge {self.place} does not answer: {error}. Start it, or name another with --judge") from error
+        except OutageError as error:
+            raise HarnessError(f"the judge {self.place} will not judge with {self.name!r}: {error}. Name another with --judge") from error
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _complete(self, messages: list[Message], contract: Contract, patience: Patience) -> Reply:
         body: dict[str, Any] = {
             "model": self.name,
             "messages": [dict(m) for m in messages],
             "temperature": 0,
             "max_tokens": contract.max_tokens,
         }
-        async with self._gate:
-            if self._structured:
-                try:
-                    return await self._ask({**body, "response_format": dict(contract.response_format)}, structured=True)
-                except RequestError as error:
-                    if error.status not in (400, 422):
-                        raise
-            reply = await self._ask(body, structured=False)
-            self._structured = False  # only now is it sure that the form was the trouble
-            return reply
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-    async def _ask(self, body: Mapping[str, Any], *, structured: bool) -> Reply:
-        waited, trouble = 0.0, ""
-        for attempt in range(TRIES):
-            asked: float | None = None
+        if self._structured:
             try:
-                response = await self._client.post(f"{self.place}/chat/completions", json=body)
-            except httpx.HTTPError as error:
-                trouble = f"{type(error).__name__} {error}".strip()
-            else:
-                if response.status_code == 200:
-                    try:
-                        return _reply(response.json(), structured)
-                    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-                        trouble = f"the reply is no chat completion ({type(error).__name__})"
-                elif response.status_code in _PASSING:
-                    trouble, asked = f"HTTP {response.status_code}", _seconds(response.headers.get("Retry-After"))
-                else:
-                    raise RequestError(response.status_code, f"{self.place} refused the request: {_words(response)}")
-            wait = max(random.uniform(0.5, 1.0) * min(0.5 * 2**attempt, 30.0), asked or 0.0)
-            if waited + wait > PATIENCE:
-                break
-            waited += wait
-            await self._sleep(wait)
-        raise OutageError(f"{self.place} gave no reply ({trouble}, waited {waited:.0f} s)")
+                return await self._ask({**body, "response_format": dict(contract.response_format)}, patience, structured=True)
+            except RefusedError as error:
+                if error.status not in (400, 422):
+                    raise OutageError(str(error)) from error
+        try:
+            reply = await self._ask(body, patience, structured=False)
+        except RefusedError as error:
+            raise OutageError(str(error)) from error
+        self._structured = False  # only now is it sure that the form was the trouble
+        return reply
+
+    async def _ask(self, body: Mapping[str, Any], patience: Patience, *, structured: bool) -> Reply:
+        return await self._client.ask("POST", "/chat/completions", body, lambda data, _: _reply(data, structured), patience)
 
 
-def only_model(url: str, transport: httpx.BaseTransport | None = None) -> str:
+def only_model(url: str) -> str:
     """The one model that an endpoint serves. Raises ``UsageError`` where it serves several, ``HarnessError`` where it is silent."""
-    place = checked_url(url)
-    try:
-        with httpx.Client(headers=_headers(), timeout=10.0, transport=transport) as client:
-            response = client.get(f"{place}/models")
-            response.raise_for_status()
-            found = [str(row["id"]) for row in response.json()["data"]]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise HarnessError(
-            f"the judge {place} does not say which model it serves ({error}): start it, or name one with llm:URL#MODEL"
-        ) from error
+    with ThreadPoolExecutor(1) as thread:  # judges are opened by plain functions, some of them inside an event loop
+        found = thread.submit(asyncio.run, _listed(url)).result()
     if len(found) != 1:
-        raise UsageError(f"the judge {place} serves {len(found)} models ({', '.join(found[:8])}): name one with llm:URL#MODEL")
-    return found[0]
+        names = ", ".join(served.id for served in found[:8])
+        raise UsageError(f"the judge {url} serves {len(found)} models ({names}): name one with llm:URL#MODEL")
+    return found[0].id
 
 
-def checked_url(url: str) -> str:
-    """The URL without a closing slash. Raises ``UsageError`` for one that is none, or that holds a password or a query: it is stored."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"judge {url!r}: expected llm:http(s)://HOST[:PORT]/v1[#MODEL]")
-    if "@" in parts.netloc or parts.query:
-        raise UsageError(f"the judge's URL at {parts.hostname} must hold no password and no query; give a key in ${KEY_VARIABLE}")
-    return url.rstrip("/")
+async def _listed(url: str) -> tuple[Served, ...]:
+    client = _client(url, PATIENCE)
+    try:
+        return await client.models()
+    finally:
+        await client.close()
 
 
-def _headers() -> dict[str, str]:
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    return {"Authorization": f"Bearer {key}"} if key else {}
+def _client(url: str, patience: Patience) -> Client:
+    return Client(url, patience=patience, most=IN_FLIGHT, key_variable=KEY_VARIABLE, who="the judge")
 
 
 def _reply(data: Mapping[str, Any], structured: bool) -> Reply:
-    choice = data["choices"][0]
-    message = choice["message"]
-    content = message.get("content") or ""
-    if not isinstance(content, str):
-        content = "".join(str(part.get("text", "")) for part in content)
+    try:
+        choice = data["choices"][0]
+        message = choice["message"]
+        content = message.get("content") or ""
+        if not isinstance(content, str):
+            content = "".join(str(part.get("text", "")) for part in content)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UnreadableError(f"the reply is no chat completion ({type(error).__name__})") from error
     refused = bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
     return Reply(text=str(message.get("refusal") or content), model=str(data.get("model") or ""), refused=refused, structured=structured)
-
-
-def _words(response: httpx.Response) -> str:
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    said = " ".join(response.text.split())[:300]
-    remedy = f" (does ${KEY_VARIABLE} hold its key?)" if response.status_code in (401, 403) else ""
-    return f"HTTP {response.status_code} {said.replace(key, '***') if key else said}{remedy}"
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header: seconds, or an HTTP date."""
-    try:
-        return max(float(retry_after), 0.0) if retry_after else None
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(retry_after or "") - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return None

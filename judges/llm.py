@@ -13,7 +13,7 @@ from typing import Any
 from harness.config import home
 from harness.errors import OutageError, UsageError
 from harness.types import Score, ScoreStatus
-from judges.base import Judge, close_judge
+from judges.base import Judge, check_judge, close_judge
 from judges.cache import Cache, cache_key
 from judges.contract import CONTRACT, Contract
 from judges.exact import ExactJudge
@@ -49,6 +49,9 @@ class LLMJudge:
         if score.status is ScoreStatus.JUDGED:
             self.cache.put(key, {"raw": reply.text, "served": reply.model, "structured": reply.structured})
         return score
+
+    async def check(self) -> None:
+        await self.model.check(self.contract)
 
     async def close(self) -> None:
         await self.model.close()
@@ -87,6 +90,9 @@ class LayeredJudge:
         if verdict.status is ScoreStatus.JUDGED or not any(form.strip() for form in gold):
             return verdict
         return await self.then.score(question, gold, answer)
+
+    async def check(self) -> None:
+        await check_judge(self.then)
 
     async def close(self) -> None:
         await close_judge(self.then)

@@ -23,14 +23,6 @@ class Reply:
     structured: bool = False  # the server held the model to the contract's form
 
 
-class RequestError(OutageError):
-    """A server refused the request in a way that will not pass: a wrong key, an unknown model, a bad body."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-
-
 class JudgeModel(Protocol):
     """Answers judging prompts. Raises ``OutageError`` where it cannot."""
 
@@ -43,6 +35,10 @@ class JudgeModel(Protocol):
         ...
 
     async def complete(self, messages: list[Message], contract: Contract) -> Reply: ...
+
+    async def check(self, contract: Contract) -> None:
+        """Raises ``HarnessError`` where it is sure beforehand that nothing will be judged."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -68,6 +64,9 @@ class LocalModel:
         except EngineError as error:
             raise OutageError(f"the judging model {self.name} failed: {error}") from error
         return Reply(text=chat.decode(span.ids), model=self.name)
+
+    async def check(self, contract: Contract) -> None:
+        """A model that could not be found was refused when its judge was opened."""
 
     async def close(self) -> None:
         if self._loaded is not None:

@@ -50,7 +50,9 @@ class Measurement:
     judge: str
     comparability: str
     at: str
+    run: int = 0  # its key
     verdicts: Verdicts = field(repr=False, default_factory=dict)
+    truncated: float = 0.0  # questions whose answers were cut off; they count as wrong
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
     code_parts: Mapping[str, Any] | None = field(repr=False, default=None)  # what the comparability code hashes, where recorded
     verdicts_hash: str = ""  # equal for equal verdicts
@@ -66,9 +68,9 @@ class Measurement:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The score if every question without a verdict were wrong, and if all of them were right."""
+        """The score if every question without a verdict, or with an answer cut off, were wrong, and if all of them were right."""
         right, asked = sum(self.verdicts.values()), max(self.n, len(self.verdicts), 1)
-        return right / asked, (right + asked - len(self.verdicts)) / asked
+        return right / asked, min(1.0, (right + asked - len(self.verdicts) + self.truncated) / asked)
 
     @property
     def coverage(self) -> float:
@@ -254,11 +256,14 @@ def _ranks(
 
 def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bool) -> tuple[str, ...]:
     notes = []
-    coverage = min(m.coverage for m in found)
-    if coverage < 1:
+    coverage, cut = min(m.coverage for m in found), max(m.truncated for m in found)
+    if coverage < 1 or cut:
         low, high = (min(values) if side == 0 else max(values) for side, values in enumerate(zip(*(m.bounds for m in found), strict=True)))
-        missing = f"with them the score lies between {low:.1%} and {high:.1%}"
-        notes.append(f"coverage {coverage:.0%}: the other questions got no verdict (outage or undecided) and are left out; {missing}")
+        covered = (
+            f"coverage {coverage:.0%}: the other questions got no verdict (outage or undecided) and are left out" if coverage < 1 else ""
+        )
+        truncated = f"answers to {cut:g} questions were truncated and count as wrong" if cut else ""
+        notes.append(f"{'; '.join(filter(None, (covered, truncated)))}; with them the score lies between {low:.1%} and {high:.1%}")
     if usual is not None and found[0].comparability != usual.comparability:
         parts = differing_parts(found[0], usual)
         differs = "; ".join(parts) if parts else "the log does not say which part"

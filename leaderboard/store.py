@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Select, func, select
 
-from leaderboard.outcomes import bounds, outcomes
+from leaderboard.outcomes import bounds, outcomes, truncated
 from leaderboard.records import (
     DiagnosticInfo,
     EvaluationInfo,
@@ -73,8 +73,8 @@ class Store:
             last[place] = max(last.get(place, 0), row["step"] or 0)
         kept = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
         with self._engine.connect() as connection:
-            ends = outcomes(connection)
-        return [_with_bounds(row, ends) for row in kept]
+            ends, cut = outcomes(connection), truncated(connection)
+        return [_with_bounds(row, ends, cut) for row in kept]
 
     def measurements(self) -> list[Measurement]:
         """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
@@ -239,12 +239,15 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _with_bounds(row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]]) -> dict[str, Any]:
+def _with_bounds(
+    row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]], cut: Mapping[tuple[int, str, str], float]
+) -> dict[str, Any]:
     """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
     run = row.pop("key")
     whole = {} if row["part"] else ends.get((run, row["evaluation"]), {})
     unbounded = row["metric"] == "calibration_error"
-    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"])), "outcomes": whole}
+    share = cut.get((run, row["evaluation"], row["part"]), 0.0) * row["coverage"] / max(row["n"], 1)  # n questions are the covered share
+    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"], share)), "outcomes": whole}
 
 
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
@@ -259,7 +262,7 @@ _SCORE_COLUMNS = [
 ]
 
 _MEASUREMENT_COLUMNS = [
-    *(Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
+    *(Run.key.label("run"), Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
     *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
     *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
 ]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_server import JudgeServer, ScriptedServer, Step
 from stub_endpoint import StubEndpoint
 
 from harness.cli.eval import EvalConfig
 from harness.cli.evaluation import _choose
 from harness.cli.main import cli, run_command
-from harness.engines.http import Served
+from harness.engines.client import Served
 from harness.errors import UsageError
 from harness.events import Event, Kind, current_events, read_events
 from harness.tasks import MINIWEB
@@ -84,18 +85,13 @@ def test_a_server_that_fails_hangs_refuses_and_talks_nonsense_changes_no_score_a
 def test_a_dead_endpoint_leaves_samples_without_a_score_and_a_later_run_gives_them_theirs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    impatient = ("--set", "endpoint.retries=0")
+    impatient = ("--set", "endpoint.retries=0", "--set", "outage.tolerate=1")
     with StubEndpoint(answers=ANSWERS, faults={"500": 0.5}, seed=2) as stub:
         evaluate(stub, tmp_path / "run", *impatient)
         assert "could not be scored" in capsys.readouterr().out
     lost = [task for task, value in scores(tmp_path / "run").items() if value is None]
     assert 0 < len(lost) < 12
     with StubEndpoint(answers=ANSWERS) as stub:
-        # Another port is another URL, and settings must stay: the copy of the settings is what says where the model is.
-        config = tmp_path / "run" / "config.json"
-        stored = json.loads(config.read_text())
-        stored["config"]["model"] = stub.url
-        config.write_text(json.dumps(stored))
         assert run_command(cli, arguments(stub, tmp_path / "run", *impatient, "--dry-run")) == 0
         forecast = capsys.readouterr().out
         assert forecast.count("rerun ") >= len(lost) and "engine_error: HTTP 500" in forecast
@@ -103,6 +99,78 @@ def test_a_dead_endpoint_leaves_samples_without_a_score_and_a_later_run_gives_th
         evaluate(stub, tmp_path / "run", *impatient)
         assert stub.stats()["answered"] == len(lost)
     assert scores(tmp_path / "run") == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_a_server_that_fails_everything_stops_the_evaluation_and_the_same_command_continues_it_at_another_port(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with StubEndpoint(answers=ANSWERS, faults={"500": 1.0}) as stub:
+        assert run_command(cli, arguments(stub, out, "--set", "endpoint.retries=0")) == 1
+    said = capsys.readouterr()
+    assert "12 of 12 attempts of the last samples met an outage" in said.err and "give the same command again" in said.err
+    assert [e.data["phase"] for e in events(out, Kind.RUN)] == ["started", "failed"] and not finished(out)
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(stub, out)
+    assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_another_model_or_another_context_at_the_url_is_refused_and_a_named_one_may_be_named_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(stub, tmp_path / "run", "--sample", TASKS[0].id)
+    capsys.readouterr()
+    with StubEndpoint(answers=ANSWERS, model="other") as stub:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", TASKS[0].id)) == 2
+    assert f"holds an evaluation of stub, and {stub.url} serves other" in capsys.readouterr().err
+    with StubEndpoint(answers=ANSWERS, context=2048) as stub:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", TASKS[0].id)) == 2
+    said = capsys.readouterr().err
+    assert "under other conditions: limits was" in said and "'context_tokens': 4096" in said and "'context_tokens': 2048" in said
+    with StubEndpoint(answers=ANSWERS) as stub:
+        evaluate(stub, tmp_path / "run", "--sample", TASKS[0].id, "--model-name", "stub")
+        assert stub.stats().get("answered", 0) == 0
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", TASKS[0].id, "--model-name", "b")) == 2
+    assert "evaluation of stub" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_judge_with_a_wrong_key_or_model_stops_the_evaluation_at_its_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub, ScriptedServer(Step(status=status, content={"error": "no"})) as judge:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--judge", f"llm:{judge.url}#m")) == 1
+        assert stub.stats().get("requests", 0) == 0
+    said = capsys.readouterr().err
+    assert f"the judge {judge.url} serves no request: HTTP {status}" in said and "HARNESS_JUDGE_API_KEY" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_that_is_not_there_stops_the_evaluation_at_its_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], unused_port: int
+) -> None:
+    with StubEndpoint(answers=ANSWERS) as stub:
+        for spec in (f"llm:http://127.0.0.1:{unused_port}/v1#m", f"llm:http://127.0.0.1:{unused_port}/v1"):
+            assert run_command(cli, arguments(stub, tmp_path / "run", "--judge", spec)) == 1
+            said = capsys.readouterr().err
+            assert "no connection" in said and f"http://127.0.0.1:{unused_port}/v1" in said
+        assert stub.stats().get("requests", 0) == 0
+
+
+def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_command_judges_what_was_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, patient = tmp_path / "run", ("--set", "outage.retries=1", "--set", "outage.pause=0.01")
+    with StubEndpoint(answers=ANSWERS) as stub:
+        with JudgeServer(lambda case: None) as judge:
+            assert run_command(cli, arguments(stub, out, "--judge", f"llm:{judge.url}", *patient)) == 1
+        assert "met an outage, after 1 retries each" in capsys.readouterr().err
+        answered = stub.stats()["answered"]
+        with JudgeServer(lambda case: "incorrect") as judge:
+            evaluate(stub, out, "--judge", f"llm:{judge.url}", *patient)
+        assert stub.stats()["answered"] == answered == 12, "an answer that was there was asked for again"
+    assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
 
 
 def test_a_killed_evaluation_loses_and_repeats_no_sample(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 from fakes import PolicyEngine, Say, call, tiny_chat
 
-from benchmarks.comparability import Comparability
-from benchmarks.evaluate import Evaluation, Part, comparability, evaluate, evaluate_all, recorded_scores
+from benchmarks.comparability import Comparability, Conditions
+from benchmarks.evaluate import Evaluation, Part, evaluate, evaluate_all, recorded_scores
 from benchmarks.result import Outcome, Result
 from benchmarks.resume import Fate, Kept, fate
 from harness.budget import Budget, Limits
@@ -20,12 +21,13 @@ from harness.engines.base import Request
 from harness.envs.base import Env, Observation
 from harness.envs.search import SearchEnv, SearchLimits
 from harness.episode import AgentConfig
-from harness.errors import OutageError
+from harness.errors import OutageError, UsageError
 from harness.events import Kind, Recorder, read_events
 from harness.types import Action, Score, ScoreStatus, Status, Task
+from harness.web import identity, open_web
 from harness.web.base import Page
 from harness.web.corpus import CorpusWeb
-from judges.attempts import Sampler
+from judges.attempts import OutageConfig, Sampler
 from judges.base import Judge
 from judges.exact import ExactJudge
 
@@ -77,13 +79,16 @@ def run(
     judge: Judge | None = None,
     budget: Budget | None = None,
     progress: Callable[[int, int], None] = lambda finished, total: None,
+    outages: OutageConfig | None = None,
+    notice: Callable[[str], None] = lambda words: None,
     **changes: Any,
 ) -> tuple[Result, PolicyEngine]:
     """One evaluation over what the folder's log holds already; ``changes`` are those of the evaluation."""
     engine = PolicyEngine(say)
     with Recorder(folder) as log:
         parts: dict[str, Any] = {"engine": engine, "chat": tiny_chat(), "env": env, "judge": judge or ExactJudge(closed=True), "log": log}
-        sampler = Sampler(**parts, agent=AgentConfig(), gate=asyncio.Semaphore(open_at_once), budget=budget)
+        parts |= {"outages": outages} if outages else {}
+        sampler = Sampler(**parts, agent=AgentConfig(), gate=asyncio.Semaphore(open_at_once), budget=budget, notice=notice)
         part = Part(evaluation=replace(EVALUATION, **changes), tasks=tasks, sampler=sampler)
         return asyncio.run(evaluate(part, folder, progress)), engine
 
@@ -237,7 +242,37 @@ def test_statuses_are_kept_apart_from_wrong() -> None:
     unjudged = Outcome(value=None, status=Status.ANSWERED, score=ScoreStatus.TRANSPORT_ERROR)
     result = Result(tasks=("a", "b", "c"), outcomes={("a", 0): wrong, ("b", 0): unjudged})
     assert result.statuses() == {"truncated": 1, "judge transport_error": 1, "not run": 1}
-    assert result.bounds == (0.0, pytest.approx(2 / 3)) and result.coverage == pytest.approx(1 / 3)
+    assert result.bounds == (0.0, 1.0) and result.coverage == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "score", "value", "word"),
+    [
+        (Status.TRUNCATED, ScoreStatus.JUDGED, 0.0, "truncated"),
+        (Status.LIMIT, ScoreStatus.OUTAGE, None, "limit"),
+        (Status.TOOL_OUTAGE, ScoreStatus.OUTAGE, None, "tool_outage"),
+        (Status.ENGINE_ERROR, ScoreStatus.OUTAGE, None, "engine_error"),
+        (Status.ANSWERED, ScoreStatus.TRANSPORT_ERROR, None, "judge transport_error"),
+        (Status.ANSWERED, ScoreStatus.PARSE_ERROR, None, "judge parse_error"),
+        (Status.ANSWERED, ScoreStatus.REFUSED, None, "judge refused"),
+        (Status.ANSWERED, ScoreStatus.UNDECIDED, None, "judge undecided"),
+    ],
+)
+def test_each_of_them_is_named_and_counts_as_wrong_in_the_lower_bound_and_as_right_in_the_upper(
+    status: Status, score: ScoreStatus, value: float | None, word: str
+) -> None:
+    right, wrong = (Outcome(value=v, status=Status.ANSWERED, score=ScoreStatus.JUDGED) for v in (1.0, 0.0))
+    odd = Outcome(value=value, status=status, score=score)
+    result = Result(tasks=("a", "b", "c", "d"), outcomes={("a", 0): right, ("b", 0): wrong, ("c", 0): wrong, ("d", 0): odd})
+    assert result.statuses() == {"answered": 3, word: 1}
+    assert result.bounds == (0.25, 0.5) and "so between 25.0% and 50.0%" in result.words()
+    assert result.mean == (0.25 if status is Status.TRUNCATED else pytest.approx(1 / 3)), "a cut answer is none, as in the official scores"
+
+
+def test_a_wrong_answer_and_spent_turns_leave_nothing_open() -> None:
+    for status in (Status.ANSWERED, Status.TURN_LIMIT, Status.NO_ANSWER):
+        result = Result(tasks=("a",), outcomes={("a", 0): Outcome(value=0.0, status=status, score=ScoreStatus.JUDGED)})
+        assert result.bounds == (0.0, 0.0) and "between" not in result.words()
 
 
 def test_other_evaluations_of_the_run_are_not_taken_for_this_one(tmp_path: Path) -> None:
@@ -302,53 +337,130 @@ def test_the_log_frames_an_evaluation_with_what_it_measured(tmp_path: Path) -> N
     assert all(wanted.items() <= r.items() for r in records)
 
 
-def code(
-    fingerprint: str = "data",
-    judge: str = "exact",
-    agent: AgentConfig | None = None,
-    limits: SearchLimits | None = None,
-    limit: int | None = None,
-) -> str:
-    return comparability(fingerprint, judge, agent or AgentConfig(), limits or SearchLimits(), limit).code
+def conditions(**changes: Any) -> Comparability:
+    parts: dict[str, Any] = {"agent": AgentConfig(), "search": SearchLimits(), "temperature": 0.0}
+    return Conditions(**{"questions": "data", "judge": "exact", **parts, **changes}).comparability()
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changes", "part"),
     [
-        code(fingerprint="other data"),
-        code(limit=10),
-        code(judge="exact-closed"),
-        code(agent=AgentConfig(max_turns=4)),
-        code(agent=AgentConfig(response_tokens=300)),
-        code(agent=AgentConfig(context_tokens=512)),
-        code(agent=AgentConfig(malformed="end")),
-        code(limits=SearchLimits(results=1)),
-        code(limits=SearchLimits(snippet_characters=0)),
-        code(limits=SearchLimits(observation_characters=800)),
-        code(limits=SearchLimits(queries_per_call=1)),
+        ({"questions": "other data"}, "data"),
+        ({"taken": 10}, "data"),
+        ({"judge": "exact-closed"}, "judge"),
+        ({"web": "corpus:0123"}, "tools"),
+        ({"temperature": 0.6}, "limits"),
+        ({"sample_seconds": 60.0}, "limits"),
+        ({"agent": AgentConfig(max_turns=4)}, "limits"),
+        ({"agent": AgentConfig(response_tokens=300)}, "limits"),
+        ({"agent": AgentConfig(context_tokens=512)}, "limits"),
+        ({"agent": AgentConfig(malformed="end")}, "limits"),
+        ({"search": SearchLimits(results=1)}, "limits"),
+        ({"search": SearchLimits(snippet_characters=0)}, "limits"),
+        ({"search": SearchLimits(observation_characters=800)}, "limits"),
+        ({"search": SearchLimits(queries_per_call=1)}, "limits"),
     ],
 )
-def test_another_set_judge_or_budget_is_another_code(changed: str) -> None:
-    assert changed != code()
+def test_another_set_web_judge_or_limit_is_another_code_and_named(changes: dict[str, Any], part: str) -> None:
+    assert conditions(**changes).code != conditions().code
+    assert conditions().differing(conditions(**changes)) == (part,)
 
 
-def test_every_field_of_the_budgets_is_covered_above() -> None:
-    """A new setting of the agent or the tools must be added to the list above, or be one that cannot change a score."""
+def test_every_field_that_can_change_a_score_is_covered_above() -> None:
+    """A new setting of the agent, the tools or the limits must be added to the list above, or be one that cannot change a score."""
     assert set(AgentConfig.model_fields) == {"max_turns", "response_tokens", "context_tokens", "malformed", "temperature"}
     assert set(SearchLimits.model_fields) == {"results", "snippet_characters", "observation_characters", "queries_per_call"}
+    assert set(Limits.model_fields) == {"sample_seconds", "seconds", "tokens", "cost"}, "all but the first only leave samples out"
 
 
 def test_the_code_is_the_same_each_time_and_knows_nothing_of_the_training_temperature() -> None:
-    assert code() == code(agent=AgentConfig(temperature=0.3)) == code(limits=SearchLimits(results=5))
-    assert len(code()) == 12
+    codes = {conditions(**c).code for c in ({}, {"agent": AgentConfig(temperature=0.3)}, {"search": SearchLimits(results=5)})}
+    assert len(codes) == 1 and len(codes.pop()) == 12
 
 
 def test_unlike_codes_say_which_part_differs() -> None:
-    one = comparability("data", "exact", AgentConfig(), SearchLimits(), None)
-    two = comparability("data", "exact-closed", AgentConfig(max_turns=4), SearchLimits(), None)
+    one, two = conditions(), conditions(judge="exact-closed", agent=AgentConfig(max_turns=4))
     assert one.differing(two) == ("limits", "judge")
     assert one.differing(one.judged_by("exact-closed")) == ("judge",)
     assert two.judged_by("exact").differing(one) == ("limits",)
+
+
+def test_a_corpus_is_named_by_its_content_and_the_live_web_by_its_search_engine(tmp_path: Path) -> None:
+    def named(name: str, text: str) -> str:
+        (tmp_path / name).write_text(json.dumps({"url": "page://0", "title": "Fern", "text": text}) + "\n")
+        return identity(f"corpus:{tmp_path / name}", open_web(f"corpus:{tmp_path / name}"))
+
+    assert named("a.jsonl", "green") == named("b.jsonl", "green") != named("c.jsonl", "brown")
+    assert identity("live:duckduckgo", open_web("live:duckduckgo")) == "live:duckduckgo"
+
+
+def test_a_run_under_other_conditions_is_not_continued_and_the_difference_is_said(tmp_path: Path) -> None:
+    run(tmp_path, TASKS[:1], comparability=conditions())
+    with pytest.raises(UsageError, match=r"holds run/mini/test/7 under other conditions: tools was .*, is now .*corpus:1"):
+        run(tmp_path, comparability=conditions(web="corpus:1"))
+    run(tmp_path, comparability=conditions(taken=5, judge="exact-closed"))
+
+
+# -- outages ------------------------------------------------------------------------------------------------------------------
+
+
+MANY = tuple(replace(TASKS[i % 5], id=f"m{i}") for i in range(80))
+
+
+def test_an_outage_in_the_middle_ends_the_evaluation_with_all_saved_and_the_same_command_continues_it(tmp_path: Path) -> None:
+    late = lambda task: (SearchEnv if int(task.id[1:]) < 20 else DownEnv)(WEB, SearchLimits())  # noqa: E731
+    with pytest.raises(OutageError, match=r"12 of 32 attempts of the last samples met an outage, after 0 retries each \(503\).*is saved"):
+        run(tmp_path, MANY, env=late, open_at_once=1, outages=OutageConfig(retries=0))
+    tried = [e.data for _, e in read_events(tmp_path) if e.kind is Kind.ATTEMPT]
+    assert 28 <= len(tried) < 40, "most samples were not even tried"
+    assert all(e.data["phase"] == "started" for _, e in read_events(tmp_path) if e.kind is Kind.EVALUATION)
+    result, engine = run(tmp_path, MANY)
+    assert result.coverage == 1.0 and len(sessions(engine)) == 60
+
+
+@pytest.mark.parametrize(("down", "tolerate", "stops"), [(1, 0.25, False), (2, 0.25, True), (2, 0.4, False), (5, 1.0, False)])
+def test_a_short_evaluation_is_held_to_the_same_share_at_its_end(tmp_path: Path, down: int, tolerate: float, stops: bool) -> None:
+    env, outages = down_for(*(f"t{i}" for i in range(down))), OutageConfig(retries=0, tolerate=tolerate)
+    if stops:
+        with pytest.raises(OutageError, match="2 of 5"):
+            run(tmp_path, env=env, outages=outages)
+    else:
+        assert run(tmp_path, env=env, outages=outages)[0].coverage == (5 - down) / 5
+
+
+class DownJudge:
+    """Down for its first ``down`` verdicts."""
+
+    name = "exact-closed"
+
+    def __init__(self, down: int) -> None:
+        self.left = down
+
+    async def score(self, question: str, gold: tuple[str, ...], answer: str) -> Score:
+        self.left -= 1
+        if self.left >= 0:
+            raise OutageError("the judge is down")
+        return await ExactJudge(closed=True).score(question, gold, answer)
+
+
+def test_a_judge_that_comes_back_is_asked_again_without_another_episode(tmp_path: Path) -> None:
+    said: list[str] = []
+    outages = OutageConfig(retries=3, pause=0.001)
+    result, engine = run(tmp_path, judge=DownJudge(4), open_at_once=1, outages=outages, notice=said.append)
+    assert (result.mean, result.coverage, len(engine.requests)) == (0.4, 1.0, 10)
+    assert said and all("the judge is down; trying again in" in words for words in said)
+
+
+def test_a_judge_that_stays_down_ends_the_evaluation_and_no_episode_is_run_twice(tmp_path: Path) -> None:
+    with pytest.raises(OutageError, match="the judge is down"):
+        run(tmp_path, judge=DownJudge(10**6), outages=OutageConfig(retries=1, pause=0.0))
+    result, engine = run(tmp_path)
+    assert engine.requests == [] and result.mean == 0.4
+
+
+def test_what_a_limit_ended_is_no_outage(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, budget=Budget(limits=Limits(seconds=0.001)), outages=OutageConfig(retries=0, tolerate=0.0))
+    assert result.coverage == 0.0
 
 
 def test_the_parts_of_the_code_are_in_the_log(tmp_path: Path) -> None:

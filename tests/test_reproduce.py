@@ -61,7 +61,7 @@ def written(folder: Path, right: int) -> Path:
             fields = {"index": 0, "step": 2, "purpose": "eval", "status": "answered", "answer": "a", "detail": "", "usage": {}}
             log.record(Kind.ATTEMPT, {"attempt_id": task, "task_id": task, "evaluation_id": "e", **fields})
             log.record(Kind.JUDGEMENT, {"attempt_id": task, "value": float(number < right), "judge": "exact", "status": "judged"})
-        log.record(Kind.EVALUATION, {"phase": "finished", "evaluation_id": "e", "step": 2, "generated_tokens_total": 1})
+        log.record(Kind.EVALUATION, {"phase": "finished", "evaluation_id": "e", "split": "test", "step": 2, "generated_tokens_total": 1})
         for step, trainable in enumerate((4.0, 8.0, 8.0, 12.0)):
             log.record(Kind.STEP, {"step": step, "metrics": {"groups/trainable": trainable}, "histograms": {}})
     return folder

@@ -39,17 +39,20 @@ def write_run(folder: Path, right_by_step: dict[int, int], tokens_a_step: int) -
             }
             log.record(Kind.STEP, {"step": step, "metrics": metrics, "histograms": {}})
             if step + 1 in right_by_step:
-                write_evaluation(log, folder.name, step + 1, right_by_step[step + 1], tokens_a_step)
+                write_evaluation(log, folder.name, step + 1, len(TASKS), tokens_a_step, split="validation")
+                write_evaluation(log, folder.name, step + 1, right_by_step[step + 1], tokens_a_step, split="test")
         log.record(Kind.RUN, {"phase": "finished", "run_id": folder.name})
 
 
-def write_evaluation(log: Recorder, run: str, step: int, right: int, tokens_a_step: int) -> None:
-    evaluation = f"{run}/{step}"
-    for number, task in enumerate(TASKS):
+def write_evaluation(log: Recorder, run: str, step: int, right: int, tokens_a_step: int, split: str) -> None:
+    evaluation = f"{run}/{split}/{step}"
+    for number, name in enumerate(TASKS):
+        task = f"{split}-{name}"
         attempt = f"{evaluation}/{task}"
         log.record(Kind.ATTEMPT, attempted(attempt, task, evaluation))
         log.record(Kind.JUDGEMENT, judged(attempt, float(number < right)))
     fields = {"phase": "finished", "evaluation_id": evaluation, "step": step, "generated_tokens_total": tokens_a_step * step}
+    fields["split"] = split
     log.record(Kind.EVALUATION, fields)
 
 

@@ -22,7 +22,7 @@ from harness.errors import HarnessError, OutageError
 from harness.events import Kind
 from harness.records import group_record
 from harness.types import Group, Task, Trajectory
-from judges.attempts import Sampler, lost_to_outage
+from judges.attempts import Sampler, lost_to_outage, too_much_lost
 from trainers.checkpoints import Best, Checkpoints
 from trainers.learner.base import Learner, TrainingDiverged, UpdateReport
 from trainers.objectives.base import Stream
@@ -169,17 +169,16 @@ class _Stepper:
     async def _stop_at_outage(self, state: RunState, groups: Sequence[Group]) -> None:
         """End the run, saved as it stood before this step, where too much of the step was lost to an outage."""
         drawn = [m for g in groups for m in (*g.members, *g.discarded)]
-        lost = [m for m in drawn if lost_to_outage(m)]
-        outages = self._run.sampler.outages
-        if not lost or len(lost) <= outages.tolerate * len(drawn):
+        lost = [why for m in drawn if (why := lost_to_outage(m.attempt.status, m.score)) is not None]
+        words = too_much_lost(lost, len(drawn), f"step {state.step}", self._run.sampler.outages)
+        if words is None:
             return
         found = self._run.checkpoints.latest()
         if found is None or found[1].step != state.step:
             await self.checkpoint(state)
         raise OutageError(
-            f"{len(lost)} of {len(drawn)} attempts of step {state.step} met an outage, after {outages.retries} retries each "
-            f"({lost[0].score.detail or lost[0].score.layer}); nothing was trained on them. The run is saved as of step {state.step}: "
-            "mend what is down, then add --resume to the same command"
+            f"{words}; nothing was trained on them. The run is saved as of step {state.step}: mend what is down, then add --resume to the "
+            "same command"
         )
 
     async def _update(self, batch: Batch) -> UpdateReport:

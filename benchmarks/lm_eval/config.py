@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.config import Section, identity
+from harness.config import Section, identity, operational
 
 
 class LMEvalConfig(Section):
@@ -18,3 +18,7 @@ class LMEvalConfig(Section):
 
     chat_template: Literal["auto", "always", "never"] = identity("auto")
     """Whether prompts are put into the chat template; auto = where the model generates, not where given continuations are scored."""
+
+    include: str | None = operational(None)
+    """Folder with YAML files that define tasks of your own, in lm-eval's form, for lm-eval:TASK; their content counts as the task's
+    version."""

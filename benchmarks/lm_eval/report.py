@@ -62,11 +62,10 @@ def headline_of(metrics: Metrics, headline: str) -> tuple[str, float | None]:
 
 
 def words(summary: Summary, headline: str, asked: int) -> str:
-    """``prompt_level_strict_acc 0.300 ± 0.065, ... (50 samples)``, the headline first, with what could not be scored."""
+    """``prompt_level_strict_acc 0.300 ± 0.065, ... (50 samples)``, the headline first."""
     names = sorted(summary.values, key=lambda name: name != headline)
     parts = [f"{name.removesuffix(',none')} {summary.values[name]:.3f}" + _plus_minus(summary.errors.get(name)) for name in names]
-    missing = f"; {asked - summary.n} could not be scored" if asked > summary.n else ""
-    return f"{', '.join(parts) or 'no score'} ({asked} samples{missing})"
+    return f"{', '.join(parts) or 'no score'} ({asked} samples)"
 
 
 def recorded_metrics(run_dir: Path, evaluation_id: str, judge: str) -> dict[str, Metrics]:
@@ -81,11 +80,11 @@ def recorded_metrics(run_dir: Path, evaluation_id: str, judge: str) -> dict[str,
     return {sample: metrics for sample, metrics in found.items() if metrics is not None}
 
 
-def comparability(*, rules: Sequence[Any], prompt: Any, limits: Any, judge: str, samples: Sequence[Sample]) -> Comparability:
+def comparability(*, rules: Sequence[Any], prompt: Any, limits: Mapping[str, Any], judge: str, samples: Sequence[Sample]) -> Comparability:
     """Equal exactly when the same prompts, answers and ``rules`` (what the task's own file says) were used under the same limits."""
     data = [*rules, *([sample.id, dict(sample.doc)] for sample in samples)]
     text = json.loads(json.dumps(data, default=str))
-    known = parts_of(data=text, prompt=prompt, tools=[], limits=limits, judge=judge)
+    known = parts_of(data=text, prompt=prompt, tools={}, limits=limits, judge=judge)
     return Comparability(parts={**known.parts, "extractor": "lm-eval"})
 
 

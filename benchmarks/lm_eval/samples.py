@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.lm_eval.report import headline_of
+from harness.budget import Budget
 from harness.chat import Chat
-from harness.errors import EngineError
+from harness.errors import EngineError, LimitError
 from harness.events import Kind
 from harness.records import attempt_blob, attempt_record, judgement_record
 from harness.types import Attempt, Purpose, Score, ScoreStatus, Status, Task, Trajectory, Turn
@@ -31,6 +32,10 @@ class SamplePart:
     id_key: str = ""  # field of a row that identifies it; empty: its place
     gated: bool = False  # questions and answers are recorded as token ids only
 
+    def sample_id(self, doc: Mapping[str, Any], place: int) -> str:
+        """Of a document and its place in the data."""
+        return f"{self.split}-{doc[self.id_key] if self.id_key else place}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -48,7 +53,7 @@ class Sample:
 
     @property
     def id(self) -> str:
-        return f"{self.part.split}-{self.doc[self.part.id_key] if self.part.id_key else self.place}"
+        return self.part.sample_id(self.doc, self.place)
 
     def as_task(self) -> Task:
         """The sample in the harness's own terms. Gated texts stay out of it."""
@@ -73,24 +78,28 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a sample. ``metrics`` (by ``metric,filter``) is None where the engine failed."""
+    """What came of a sample. ``metrics`` (by ``metric,filter``) is None where the engine failed or a limit came first (``failed``)."""
 
     sample: Sample
     responses: tuple[tuple[Response, ...], ...]  # by request, then by repeat
     metrics: Mapping[str, Any] | None
     seconds: float
+    failed: Status | None = None
     error: str = ""
 
 
-async def run_sample(sample: Sample, lm: EngineLM, apart: Callable[[Callable[[], Any]], Awaitable[Any]]) -> Outcome:
+async def run_sample(sample: Sample, lm: EngineLM, budget: Budget, apart: Callable[[Callable[[], Any]], Awaitable[Any]]) -> Outcome:
     """Serve the sample's requests and score the answers; ``apart`` runs lm-eval's scoring off the event loop, one sample at a time."""
     from benchmarks.lm_eval.tasks import metrics_of
 
     began = time.perf_counter()
     try:
-        responses = await asyncio.gather(*(_repeats(each, lm) for each in sample.instances))
-    except EngineError as error:
-        return Outcome(sample=sample, responses=(), metrics=None, seconds=time.perf_counter() - began, error=str(error))
+        async with budget.deadline():
+            responses = await asyncio.gather(*(_repeats(each, lm) for each in sample.instances))
+    except (EngineError, LimitError) as error:
+        failed = Status.LIMIT if isinstance(error, LimitError) else Status.ENGINE_ERROR
+        return Outcome(sample=sample, responses=(), metrics=None, seconds=time.perf_counter() - began, failed=failed, error=str(error))
+    budget.spend(tokens=sum(len(answer.span.ids) for answers in responses for answer in answers if answer.span is not None), cost=0.0)
     for instance, answers in zip(sample.instances, responses, strict=True):
         instance.resps = [answer.value for answer in answers]
     metrics = await apart(lambda: metrics_of(sample.task, sample.doc, list(sample.instances)))
@@ -127,7 +136,7 @@ def _attempt(outcome: Outcome) -> Attempt:
         trajectory=Trajectory(contexts=contexts, spans=tuple(answer.span for answer in generated if answer.span is not None)),
         target=contexts,
         turns=tuple(Turn(text=_WITHHELD if sample.part.gated else answer.text) for answer in generated),
-        status=Status.ENGINE_ERROR if outcome.error else Status.TRUNCATED if cut else Status.ANSWERED,
+        status=outcome.failed or (Status.TRUNCATED if cut else Status.ANSWERED),
         answer=_answer(outcome),
         detail=outcome.error,
     )
@@ -135,7 +144,7 @@ def _attempt(outcome: Outcome) -> Attempt:
 
 def _answer(outcome: Outcome) -> str | None:
     """What was scored: the text after the headline's filter, or the likeliest choice."""
-    if outcome.error:
+    if outcome.failed:
         return None
     sample = outcome.sample
     if sample.task.OUTPUT_TYPE == "multiple_choice":
@@ -160,7 +169,7 @@ def _scored(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _score(outcome: Outcome) -> Score:
     if outcome.metrics is None:
-        return Score(value=None, status=ScoreStatus.OUTAGE, layer="engine", detail=outcome.error)
+        return Score(value=None, status=ScoreStatus.OUTAGE, layer=str(outcome.failed), detail=outcome.error)
     name, value = headline_of(outcome.metrics, outcome.sample.part.headline)
     if value is None:
         return Score(

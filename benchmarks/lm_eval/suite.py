@@ -8,7 +8,7 @@ inside its functions, so that the benchmarks can be listed without it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +16,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.base import SuiteRun
-from benchmarks.evaluate import Evaluation
+from benchmarks.base import SuiteAsk, SuiteRun
+from benchmarks.evaluate import Evaluation, first_of, refuse_other_conditions
 from benchmarks.lm_eval import data, punkt
 from benchmarks.lm_eval.config import LMEvalConfig
 from benchmarks.lm_eval.report import comparability, recorded_metrics, summary_of, words
 from benchmarks.lm_eval.samples import Sample, SamplePart, record_sample, run_sample
-from harness.errors import MissingDependencyError, unknown
+from benchmarks.result import Result
+from benchmarks.resume import Fate, fate, recorded
+from harness.errors import MissingDependencyError, UsageError, unknown
 from harness.events import Kind
+from harness.types import ScoreStatus, Status
 
 if TYPE_CHECKING:
     from benchmarks.lm_eval.tasks import Definition
@@ -48,22 +51,33 @@ class LMEvalSuite:
     task: str = ""
     needs_punkt: bool = False
 
-    def check(self, data: Path | None, split: str | None) -> None:
-        """See ``Suite.check``: the part's name, packages, and the data itself where it is a local copy."""
-        chosen = self._chosen(split)
+    def check(self, ask: SuiteAsk) -> None:
+        """See ``Suite.check``: the part's name, packages, a folder of definitions, and the data itself where it is a local copy."""
+        chosen = self._chosen(ask.split)
         if find_spec("lm_eval") is None:
             raise MissingDependencyError(f"{self.name} needs lm-eval; run `pip install 'actguide-harness[lm-eval]'`")
         if self.needs_punkt:
             punkt.make_ready()
-        if data is not None:
+        _include(ask)
+        if ask.data is not None:
             for packaged in chosen:
-                _definition(packaged).rows(data)
+                _definition(packaged).rows(ask.data)
+
+    def ids(self, ask: SuiteAsk) -> tuple[str, ...]:
+        return tuple(each for part, task, _ in self._tasks(ask) for each in _ids(part, task, ask))
+
+    def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:
+        known = recorded(folder)
+        for part, task, _ in self._tasks(ask):
+            for each in _ids(part, task, ask):
+                what, why = fate(known.sample(_evaluation_id(folder, self.name, part), (each, 0)), judge=_judge(task), data="")
+                yield f"{self.name}/{part.split}/{each}", Fate.RERUN if what is Fate.REGRADE else what, why
 
     async def evaluate(self, run: SuiteRun) -> list[str]:
         """See ``Suite.evaluate``."""
-        self.check(run.data, run.split)
-        assert isinstance(run.settings, LMEvalConfig)
-        return [await _evaluate_part(self.name, part, task, tokens, run, run.settings) for part, task, tokens in self._tasks(run)]
+        self.check(run.ask)
+        found = [await _evaluate_part(self.name, part, task, tokens, run) for part, task, tokens in self._tasks(run.ask)]
+        return [line for line in found if line]
 
     def _chosen(self, split: str | None) -> tuple[Packaged, ...]:
         known = [packaged.part.split for packaged in self.parts]
@@ -71,15 +85,15 @@ class LMEvalSuite:
             raise unknown(f"part of {self.name}", split, known)
         return tuple(packaged for packaged in self.parts if split in (None, packaged.part.split))
 
-    def _tasks(self, run: SuiteRun) -> list[tuple[SamplePart, Any, int | None]]:
+    def _tasks(self, ask: SuiteAsk) -> list[tuple[SamplePart, Any, int | None]]:
         from benchmarks.lm_eval.tasks import indexed_tasks, packaged_task
 
         if not self.task:
-            return [(p.part, packaged_task(_definition(p), run.data), p.answer_tokens) for p in self._chosen(run.split)]
-        tasks = {task.config.task: task for task in indexed_tasks(self.task, run.data)}
-        if run.split is not None and run.split not in tasks:
-            raise unknown(f"part of {self.name}", run.split, tasks)
-        return [(SamplePart(split=name), task, None) for name, task in tasks.items() if run.split in (None, name)]
+            return [(p.part, packaged_task(_definition(p), ask.data), p.answer_tokens) for p in self._chosen(ask.split)]
+        tasks = {task.config.task: task for task in indexed_tasks(self.task, ask.data, _include(ask))}
+        if ask.split is not None and ask.split not in tasks:
+            raise unknown(f"part of {self.name}", ask.split, tasks)
+        return [(SamplePart(split=name), task, None) for name, task in tasks.items() if ask.split in (None, name)]
 
 
 def named_task(name: str) -> LMEvalSuite:
@@ -93,10 +107,45 @@ def _definition(packaged: Packaged) -> Definition:
     return Definition(**packaged.definition)
 
 
-async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens: int | None, run: SuiteRun, settings: LMEvalConfig) -> str:
+def _settings(ask: SuiteAsk) -> LMEvalConfig:
+    assert isinstance(ask.settings, LMEvalConfig)
+    return ask.settings
+
+
+def _include(ask: SuiteAsk) -> Path | None:
+    """The folder of the user's own definitions. Raises ``UsageError`` where there is none."""
+    named = _settings(ask).include
+    if named is None:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"lm_eval.include: {folder} is no folder; expected one that holds YAML files in the form of lm-eval's tasks")
+    return folder
+
+
+def _ids(part: SamplePart, task: Any, ask: SuiteAsk) -> list[str]:
+    from benchmarks.lm_eval.tasks import docs_of
+
+    every = (part.sample_id(doc, place) for place, doc in docs_of(task, ask.limit))
+    return [each for each in every if not ask.sample or each in ask.sample]
+
+
+def _judge(task: Any) -> str:
+    from benchmarks.lm_eval.tasks import version_of
+
+    return f"lm-eval {version_of(task)}"
+
+
+def _evaluation_id(folder: Path, suite: str, part: SamplePart) -> str:
+    return f"{folder.name}/{suite}/{part.split}"
+
+
+async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens: int | None, run: SuiteRun) -> str:
+    """The part's line; empty where none of its samples was asked for."""
     from benchmarks.lm_eval.model import EngineLM
     from benchmarks.lm_eval.tasks import requests_of, version_of
 
+    ask, settings = run.ask, _settings(run.ask)
     generates = task.OUTPUT_TYPE == "generate_until"
     templated = settings.chat_template == "always" or (settings.chat_template == "auto" and generates)
     lm = EngineLM(
@@ -109,22 +158,32 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
         seed=int(run.who["seed"]),
         greedy_flags=task.OUTPUT_TYPE == "loglikelihood" or "exact_match" in task._metric_fn_list,
     )
-    requests = requests_of(task, run.limit, lm.apply_chat_template if templated else None)
-    samples = [Sample(part=part, task=task, place=place, instances=tuple(found)) for place, found in requests.items()]
-    judge = f"lm-eval {version_of(task)}"
+    wanted = set(_ids(part, task, ask))
+    requests = requests_of(task, ask.limit, lm.apply_chat_template if templated else None)
+    every = [Sample(part=part, task=task, place=place, instances=tuple(found)) for place, found in requests.items()]
+    samples = [sample for sample in every if sample.id in wanted]
+    if not samples:
+        return ""
+    judge = _judge(task)
     evaluation = Evaluation(
-        id=f"{run.folder.name}/{suite}/{part.split}",
+        id=_evaluation_id(run.folder, suite, part),
         benchmark=suite,
         split=part.split,
         comparability=comparability(
             rules=[version_of(task), suite, part.split, part.headline],
             prompt=[templated, settings.chat_template],
-            limits=[answer_tokens, settings.answer_tokens, settings.thinking_tokens],
+            limits={
+                "answer_tokens": settings.answer_tokens or answer_tokens,
+                "thinking_tokens": settings.thinking_tokens,
+                "context": run.context,
+                "sample_seconds": run.budget.limits.sample_seconds,
+            },
             judge=judge,
             samples=samples,
         ),
         **run.who,
     )
+    refuse_other_conditions(recorded(run.folder), evaluation, run.folder)
     found = recorded_metrics(run.folder, evaluation.id, judge)
     run.log.record(Kind.EVALUATION, evaluation.record("started", len(samples), judge))
     with run.progress(f"{suite}/{part.split}", len(samples)) as progress, ThreadPoolExecutor(1) as scorer:
@@ -132,20 +191,42 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
 
         async def one(sample: Sample) -> None:
             async with run.gate:
-                outcome = await run_sample(sample, lm, lambda work: loop.run_in_executor(scorer, work))
+                if run.budget.reached:
+                    return
+                outcome = await run_sample(sample, lm, run.budget, lambda work: loop.run_in_executor(scorer, work))
             record_sample(outcome, run.log, run.chat, evaluation.id, judge)
             if outcome.metrics is not None:
                 found[sample.id] = outcome.metrics
             finished.append(sample.id)
             progress.finished(len(samples) - len(todo) + len(finished), len(samples))
+            run.watch.saw(outcome.error if outcome.failed is Status.ENGINE_ERROR else None)
 
         todo, finished = [sample for sample in samples if sample.id not in found], list[str]()
-        await asyncio.gather(*(one(sample) for sample in todo))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for sample in todo:
+                    group.create_task(one(sample))
+        except ExceptionGroup as errors:
+            raise first_of(errors) from errors
+    run.watch.check()
     summary = summary_of({sample.id: found[sample.id] for sample in samples if sample.id in found}, task.aggregation())
     run.log.record(
         Kind.EVALUATION, {**evaluation.record("finished", len(samples), judge), "metrics": summary.values, "stderr": summary.errors}
     )
-    return f"{suite}/{part.split}: {words(summary, part.headline, len(samples))}. Run: {run.folder}"
+    stopped = f"; stopped by {run.budget.reached}" if run.budget.reached and summary.n < len(samples) else ""
+    return (
+        f"{suite}/{part.split}: {words(summary, part.headline, len(samples))}{_open(evaluation, samples, run)}{stopped}. Run: {run.folder}"
+    )
+
+
+def _open(evaluation: Evaluation, samples: Sequence[Sample], run: SuiteRun) -> str:
+    """What is open and between what the headline lies then, as the run's log has it; nothing where the headline is no score of a sample."""
+    known = recorded(run.folder).samples(evaluation.id)
+    outcomes = {(sample.id, 0): known[sample.id, 0].outcome for sample in samples if (sample.id, 0) in known}
+    if any(outcome.score is ScoreStatus.UNDECIDED for outcome in outcomes.values()):
+        return ""
+    found = Result(tasks=tuple(sample.id for sample in samples), outcomes=outcomes).open()
+    return f"; {found}" if found else ""
 
 
 _GATED = "GPQA is gated: accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa and set HF_TOKEN."

@@ -7,11 +7,13 @@ options, which is frozen. Only the files of one task are read, not the index of 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,22 +70,28 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
     return task
 
 
-def indexed_tasks(name: str, data: Path | None) -> list[Any]:
-    """Any task, group or tag that lm-eval knows, as its leaf tasks; ``data``: a JSONL file that serves as every split of it."""
+def indexed_tasks(name: str, data: Path | None, include: Path | None = None) -> list[Any]:
+    """Any task, group or tag that lm-eval knows, as its leaf tasks; ``data``: a JSONL file that serves as every split of it.
+
+    A name that the folder ``include`` defines means that definition, whose content becomes part of the task's version.
+    """
     with as_lm_eval_seeds(), _quiet():
-        manager = TaskManager()
+        manager = TaskManager(include_path=include, include_defaults=False) if include is not None else None
+        own = manager is not None and name in manager.all_tasks
+        if manager is None or not own:
+            manager = TaskManager()
         if name not in manager.all_tasks:
             raise UsageError(f"lm-eval {lm_eval.__version__} has no task {name!r}; `lm-eval ls tasks` lists them")
         try:
             if data is None:
-                return list(manager.load([name])["tasks"].values())
+                return [_versioned(task, include if own else None) for task in manager.load([name])["tasks"].values()]
             entry = manager.task_index[name]
             if entry.yaml_path is None or name not in manager.all_subtasks:
                 raise UsageError(f"--data needs the name of one task that lm-eval defines in a file; {name!r} is a group, a tag or code")
             config = {k: v for k, v in load_yaml(entry.yaml_path).items() if k not in ("tag", "group")}
             splits = {split: str(data) for key in ("training_split", "validation_split", "test_split") if (split := config.get(key))}
             config |= {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": splits}}
-            return [ConfigurableTask(config=config)]
+            return [_versioned(ConfigurableTask(config=config), include if own else None)]
         except HarnessError:
             raise
         except Exception as error:
@@ -91,6 +99,21 @@ def indexed_tasks(name: str, data: Path | None) -> list[Any]:
             raise DataError(
                 f"lm-eval task {name!r}: its data cannot be read from {where} ({type(error).__name__}: {_first_line(error)})"
             ) from error
+
+
+def _versioned(task: Any, include: Path | None) -> Any:
+    """The task; one of the folder ``include`` bears a hash of what the folder defines behind its own version."""
+    if include is not None:
+        digest = hashlib.blake2b(digest_size=4)
+        for path in sorted(p for p in include.rglob("*") if p.suffix in (".yaml", ".yml", ".py")):
+            digest.update(f"{path.relative_to(include)}\0".encode() + path.read_bytes() + b"\0")
+        task.VERSION = f"{task.VERSION}+{digest.hexdigest()}"
+    return task
+
+
+def docs_of(task: Any, limit: int | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(place, document) of the first ``limit`` documents, as ``requests_of`` counts them."""
+    return enumerate(islice(task.eval_docs, limit))
 
 
 def requests_of(task: Any, limit: int | None, template: Chat | None) -> dict[int, list[Instance]]:

@@ -5,6 +5,7 @@ Everything heavy is imported inside the functions. Nothing else in the harness k
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import platform
@@ -82,6 +83,21 @@ def open_judge(name: str, closed: bool) -> Judge:
         raise UsageError(f"the judge {name!r} takes no target, got {target!r}: write --judge {name}")
     judge: Judge = factory(closed=closed, target=target) if target else factory(closed=closed)
     return judge
+
+
+def require_judge(name: str, closed: bool) -> str:
+    """The judge's full name, once it has shown that it judges. Raises ``HarnessError`` for one that cannot be reached or refuses."""
+    from judges.base import check_judge, close_judge
+
+    async def checked() -> str:
+        judge = open_judge(name, closed)
+        try:
+            await check_judge(judge)
+        finally:
+            await close_judge(judge)
+        return judge.name
+
+    return asyncio.run(checked())
 
 
 def refuse_evaluated(training: TaskSet, held_out: str, others: Sequence[TaskSet]) -> None:

@@ -20,6 +20,7 @@ from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import UsageError
 from harness.trackers import TrackerName, check_trackers
+from judges.attempts import OutageConfig
 
 
 class EvalConfig(Section):
@@ -60,6 +61,7 @@ class EvalConfig(Section):
     generation: EngineConfig = EngineConfig()
     endpoint: EndpointConfig = EndpointConfig()
     limits: Limits = Limits()
+    outage: OutageConfig = OutageConfig()
     lm_eval: LMEvalConfig = LMEvalConfig()
 
     @property
@@ -90,7 +92,8 @@ FLAGS = ("model", "model_name", "limit", "split", "epochs", "seed", "engine", "j
 @click.option("--dry-run", is_flag=True, help="Say of each sample what would be reused, judged again or run, and why; then stop.")
 def evaluate(**options: Any) -> None:
     """Evaluate MODEL on BENCHMARKS, greedily unless told otherwise, never with guidance."""
-    from harness.cli.evaluation import Place, find_benchmarks, forecast, run_evaluation
+    from harness.cli.eval_plan import find_benchmarks, forecast
+    from harness.cli.evaluation import Place, run_evaluation
 
     config = resolve(options)
     check_trackers(config.trackers)
@@ -135,10 +138,14 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
 def check_continues(stored: EvalConfig, config: EvalConfig, folder: Path) -> None:
     """Whether the evaluation in ``folder`` can go on with ``config``: it may grow and get another judge, but no number may change.
 
+    An endpoint may have moved to another URL; that it serves the same model is known when it is asked (``evaluation.check_same_model``).
     Raises ``UsageError`` naming every setting that stands in the way.
     """
+    moved = stored.remote and config.remote
     grown = {
         "judge": True,
+        "model": moved,
+        "model_name": moved and None in (stored.model_name, config.model_name),
         "benchmarks": set(stored.benchmarks) <= set(config.benchmarks),
         "turns": set(stored.turns) <= set(config.turns) and bool(stored.turns) == bool(config.turns),
         "epochs": stored.epochs <= config.epochs,

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.base import Benchmark, Suite, SuiteRun
-from benchmarks.evaluate import Evaluation, Part, comparability, evaluate_all
-from benchmarks.resume import Fate, fate, recorded
+from benchmarks.base import Suite, SuiteAsk, SuiteRun
+from benchmarks.comparability import Conditions
+from benchmarks.evaluate import Evaluation, Part, evaluate_all
 from harness.budget import Budget
 from harness.chat import Chat
 from harness.cli.assemble import (
-    QuestionSet,
     environments,
-    open_benchmark,
     open_engine,
     open_judge,
-    parse_data,
     provenance,
-    question_set,
 )
 from harness.cli.board import put_on_board
+from harness.cli.eval_plan import Variant, Wanted, variants
 from harness.cli.progress import EvalProgress
 from harness.config import store, to_json
 from harness.engines.base import ChatEngine, Engine
+from harness.engines.client import Served
 from harness.engines.completions import CompletionsEngine
-from harness.engines.http import Endpoint, Served
-from harness.errors import HarnessError, UsageError, unknown
-from harness.events import Kind, Recorder
+from harness.engines.http import Endpoint
+from harness.errors import HarnessError, UsageError
+from harness.events import Kind, Recorder, current_events
 from harness.models import model_directory
 from harness.tasks.published import OPEN_WEB
 from harness.trackers import tracking
-from harness.types import Task
-from harness.web import open_web
+from harness.web import identity, open_web
 from harness.web.base import Web
-from judges.attempts import Sampler
-from judges.base import Judge, close_judge
+from judges.attempts import OutageWatch, Sampler
+from judges.base import Judge, check_judge, close_judge
 
 if TYPE_CHECKING:
     from harness.cli.eval import EvalConfig
@@ -55,21 +52,6 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One evaluation of the plan: a benchmark's tasks under one turn limit."""
-
-    questions: QuestionSet
-    split: str
-    tasks: tuple[Task, ...]
-    max_turns: int
-    suffix: str  # of its id and its scope; empty for the only turn limit
-
-    @property
-    def name(self) -> str:
-        return f"{self.questions.benchmark.name}/{self.split}{self.suffix}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """What answers: an engine with its chat format, or an endpoint; ``at_once`` is how many episodes it serves together."""
 
@@ -78,65 +60,6 @@ class Model:
     name: str
     at_once: int
     context: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is asked for: question sets that our agent answers, suites that bring their own prompts, and where data lies."""
-
-    sets: tuple[QuestionSet, ...]
-    suites: tuple[Suite, ...]
-    data: Mapping[str, Path]
-
-
-def find_benchmarks(config: EvalConfig, data: Sequence[str]) -> Wanted:
-    """The benchmarks with their data; whatever is wrong with one is said here, before a model is loaded."""
-    paths = parse_data(data)
-    found = {name: open_benchmark(name) for name in config.benchmarks}
-    suites = {name: each for name, each in found.items() if not isinstance(each, Benchmark)}
-    for name, suite in suites.items():
-        suite.check(paths.get(name), config.split)
-        if config.remote and config.endpoint.tokenizer is None:
-            raise UsageError(f"{name} needs token ids of the endpoint: name the model's tokenizer with --set endpoint.tokenizer=NAME|DIR")
-    sets = tuple(question_set(name, paths) for name in found if name not in suites)
-    return Wanted(sets=sets, suites=tuple(suites.values()), data=paths)
-
-
-def variants(config: EvalConfig, sets: Sequence[QuestionSet]) -> list[Variant]:
-    """The plan: every benchmark under every turn limit."""
-    found = []
-    for questions in sets:
-        split = config.split or questions.benchmark.split
-        tasks = questions.tasks.split(split)[: config.limit]
-        if config.sample:
-            tasks = tuple(task for task in tasks if task.id in config.sample)
-        for turns in config.turns or (config.agent.max_turns,):
-            suffix = f"/turns-{turns}" if config.turns else ""
-            found.append(Variant(questions=questions, split=split, tasks=tasks, max_turns=turns, suffix=suffix))
-    if missing := set(config.sample) - {task.id for variant in found for task in variant.tasks}:
-        every = [task.id for questions in sets for task in questions.tasks.split(config.split or questions.benchmark.split)]
-        raise unknown("sample", sorted(missing)[0], every if len(every) <= 20 else [])
-    return found
-
-
-def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
-    """Per sample what would be reused, judged again or run, and why; then the sums. Loads no model and writes nothing.
-
-    Suites keep their own account of what is recorded, so of them only the name is said.
-    """
-    known = recorded(folder)
-    counts = dict.fromkeys(Fate, 0)
-    for variant in variants(config, wanted.sets):
-        judge = open_judge(config.judge, variant.questions.tasks.closed).name
-        for epoch in range(config.epochs):
-            for task in variant.tasks:
-                kept = known.sample(f"{folder.name}/{variant.name}", (task.id, epoch))
-                what, why = fate(kept, judge=judge, data=variant.questions.tasks.fingerprint)
-                counts[what] += 1
-                yield f"{what:<8} {variant.name}/{task.id}{f' epoch {epoch}' if config.epochs > 1 else ''}: {why}"
-    for suite in wanted.suites:
-        yield f"{suite.name}: what its log lacks would be run"
-    yield "; ".join(f"{what} {count}" for what, count in counts.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,18 +74,23 @@ class Session:
     room: asyncio.Semaphore
     judges: Mapping[bool, Judge]  # by whether the question set is closed
     web: Web | None
+    budget: Budget
+    watch: OutageWatch
 
 
 async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> list[str]:
     """Build the parts, run, ingest; returns the closing words. The log says how the evaluation ended, also when it fails."""
-    plan = variants(config, wanted.sets)
+    plan = variants(config, wanted)
     web = open_web(config.web) if config.web else None
     async with AsyncExitStack() as stack:
         judges = {closed: open_judge(config.judge, closed) for closed in {variant.questions.tasks.closed for variant in plan}}
         for judge in judges.values():
             stack.push_async_callback(close_judge, judge)
+            await check_judge(judge)
         model = await _open_model(config, place)
         stack.push_async_callback(model.engine.close)
+        if config.remote:
+            check_same_model(place.folder, config.model, model.name)
         store(config, place.folder / "config.json")
         feed = stack.enter_context(tracking(config.trackers, place.folder, to_json(config)))
         origin = place.origin
@@ -175,6 +103,8 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> li
             room=asyncio.Semaphore(config.episodes or model.at_once),
             judges=judges,
             web=web,
+            budget=Budget(limits=config.limits),
+            watch=OutageWatch(config=config.outage),
         )
         lines = await _recorded(session, plan, wanted)
     put_on_board(place.folder)
@@ -195,8 +125,8 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
     session.log.record(Kind.RUN, {**started, "provenance": provenance()})
     try:
         lines = await _evaluate(session, plan) if plan else []
-        for suite in wanted.suites:
-            lines += await suite.evaluate(_suite_run(session, suite, wanted.data))
+        for suite, ask in wanted.suites:
+            lines += await suite.evaluate(_suite_run(session, suite, ask))
     except HarnessError as error:
         session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
         raise
@@ -207,12 +137,13 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
 async def _evaluate(session: Session, plan: Sequence[Variant]) -> list[str]:
     """All question sets as one run, under one budget."""
     config, model = session.config, session.model
-    budget = Budget(limits=config.limits)
-    parts = [_part(session, variant, budget) for variant in plan]
-    samples = sum(len(part.tasks) * config.epochs for part in parts)
+    budget = session.budget
+    samples = sum(len(variant.tasks) * config.epochs for variant in plan)
     title = ", ".join(variant.name for variant in plan)
     with EvalProgress(title, samples, lambda: f"{budget.tokens:,} tokens" + (f", cost {budget.cost:.4g}" if budget.cost else "")) as bar:
-        results = await evaluate_all(parts, session.place.folder, bar.finished, at_once=2 * (config.episodes or model.at_once))
+        parts = [_part(session, variant, bar.notice) for variant in plan]
+        at_once = 2 * (config.episodes or model.at_once)
+        results = await evaluate_all(parts, session.place.folder, bar.finished, at_once=at_once, watch=session.watch)
     return [f"{v.name}: {r.words()}\n  {r.details()}{_without_web(v, session.web)}" for v, r in zip(plan, results, strict=True)]
 
 
@@ -223,7 +154,7 @@ def _without_web(variant: Variant, web: Web | None) -> str:
     return "\n  without a web: search and visit answered with an error (--web corpus:PATH or live)"
 
 
-def _part(session: Session, variant: Variant, budget: Budget) -> Part:
+def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> Part:
     config, model, tasks = session.config, session.model, variant.questions.tasks
     context = min(config.agent.context_tokens, model.context or config.agent.context_tokens)
     agent = config.agent.model_copy(update={"max_turns": variant.max_turns, "context_tokens": context})
@@ -235,16 +166,25 @@ def _part(session: Session, variant: Variant, budget: Budget) -> Part:
         agent=agent,
         log=session.log,
         gate=session.room,
-        budget=budget,
+        budget=session.budget,
+        outages=config.outage,
+        notice=notice,
     )
     taken = [config.limit, list(config.sample)] if config.sample else config.limit
     evaluation = Evaluation(
         id=f"{session.place.folder.name}/{variant.name}",
         benchmark=variant.questions.benchmark.name,
         split=variant.split,
-        comparability=comparability(
-            tasks.fingerprint, sampler.judge.name, agent, config.search, taken, config.temperature, config.web or ""
-        ),
+        comparability=Conditions(
+            questions=tasks.fingerprint,
+            judge=sampler.judge.name,
+            agent=agent,
+            search=config.search,
+            temperature=config.temperature,
+            taken=taken,
+            web=identity(config.web, session.web) if config.web and session.web else "",
+            sample_seconds=config.limits.sample_seconds,
+        ).comparability(),
         scope=f"{variant.questions.benchmark.name}{variant.suffix}",
         data=tasks.fingerprint,
         epochs=config.epochs,
@@ -254,30 +194,35 @@ def _part(session: Session, variant: Variant, budget: Budget) -> Part:
     return Part(evaluation=evaluation, tasks=variant.tasks, sampler=sampler)
 
 
-def _suite_run(session: Session, suite: Suite, data: Mapping[str, Path]) -> SuiteRun:
+def _suite_run(session: Session, suite: Suite, ask: SuiteAsk) -> SuiteRun:
     config, model = session.config, session.model
     if isinstance(model.engine, ChatEngine) or model.chat is None:
         raise UsageError(f"{suite.name} needs an engine of token ids, and {config.model} was opened as a chat endpoint")
     return SuiteRun(
+        ask=ask,
         engine=model.engine,
         chat=model.chat,
         context=model.context or config.generation.context,
         log=session.log,
         folder=session.place.folder,
         who=session.who,
-        settings=config.lm_eval,
-        data=data.get(suite.name),
-        split=config.split,
-        limit=config.limit,
         gate=session.room,
         progress=EvalProgress,
+        budget=session.budget,
+        watch=session.watch,
     )
 
 
 async def _open_model(config: EvalConfig, place: Place) -> Model:
     if place.directory is not None:
         engine = open_engine(config.engine, place.directory, config.generation)
-        return Model(engine=engine, chat=Chat.load(place.directory), name=config.model, at_once=config.generation.slots)
+        return Model(
+            engine=engine,
+            chat=Chat.load(place.directory),
+            name=config.model,
+            at_once=config.generation.slots,
+            context=config.generation.context,
+        )
     endpoint = Endpoint(config.model, config.model_name or "", config.endpoint)
     try:
         served = _choose(await endpoint.models(), config)
@@ -289,6 +234,16 @@ async def _open_model(config: EvalConfig, place: Place) -> Model:
     if config.endpoint.tokenizer is None:
         return Model(engine=endpoint, chat=None, **common)
     return Model(engine=CompletionsEngine(endpoint), chat=Chat.load(model_directory(config.endpoint.tokenizer)[1]), **common)
+
+
+def check_same_model(folder: Path, url: str, served: str) -> None:
+    """Raise ``UsageError`` if the log of ``folder`` is of another model than the one that the endpoint serves now."""
+    before = {str(event.data["model"]) for event in current_events(folder) if event.kind is Kind.RUN}
+    if before and served not in before:
+        raise UsageError(
+            f"{folder} holds an evaluation of {', '.join(sorted(before))}, and {url} serves {served}. Serve the same model there (its id "
+            "counts, not the URL), name it with --model-name, or choose another --out"
+        )
 
 
 def _choose(listed: Sequence[Served], config: EvalConfig) -> Served:

@@ -32,7 +32,7 @@ def calibrate(name: str, cases: Path | None, closed: bool, form: str) -> None:
 
     from harness.cli.assemble import open_judge
     from harness.config import home
-    from judges.base import close_judge
+    from judges.base import check_judge, close_judge
     from judges.calibration import SHIPPED_CASES, read_cases
     from judges.calibration import calibrate as measure
     from leaderboard.calibrations import save_calibration
@@ -40,6 +40,7 @@ def calibrate(name: str, cases: Path | None, closed: bool, form: str) -> None:
     async def measured() -> Report:
         judge = open_judge(name, closed)
         try:
+            await check_judge(judge)
             return await measure(judge, read_cases(cases or SHIPPED_CASES))
         finally:
             await close_judge(judge)

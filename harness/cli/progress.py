@@ -39,7 +39,7 @@ class RunProgress:
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
         self._bar = self._progress.add_task(title, total=steps, completed=start, numbers="")
         self._shown = 0.0
-        self._noticed = -math.inf
+        self.notice = Notices(self.say)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -58,18 +58,9 @@ class RunProgress:
             left = (time.monotonic() - self._began) / max(state.step - self._start, 1) * (self._steps - state.step)
             self.say(f"step {state.step}/{self._steps}  {numbers}  {clock(left)} left")
 
-    def notice(self, words: str) -> None:
-        """A line about something that many episodes meet at once: said at most every five seconds."""
-        if time.monotonic() - self._noticed > 5:
-            self._noticed = time.monotonic()
-            self.say(words)
-
     def say(self, words: str) -> None:
         """A line of its own."""
-        if self._live:
-            self._console.print(words, highlight=False)
-        else:
-            print(words, file=sys.stderr, flush=True)
+        _say(self._console, words)
 
 
 class EvalProgress:
@@ -83,6 +74,7 @@ class EvalProgress:
             *columns, TextColumn("{task.fields[numbers]}"), console=self._console, disable=not self._console.is_terminal
         )
         self._bar = self._progress.add_task(title, total=samples, numbers="")
+        self.notice = Notices(lambda words: _say(self._console, words))
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -97,6 +89,25 @@ class EvalProgress:
         elif done * 10 // total > self._tenth:
             self._tenth = done * 10 // total
             print(f"{self._title}: {done}/{total} samples  {self._numbers()}".rstrip(), file=sys.stderr, flush=True)
+
+
+class Notices:
+    """Lines about something that many episodes meet at once: said at most every five seconds."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._last = say, -math.inf
+
+    def __call__(self, words: str) -> None:
+        if time.monotonic() - self._last > 5:
+            self._last = time.monotonic()
+            self._say(words)
+
+
+def _say(console: Console, words: str) -> None:
+    if console.is_terminal:
+        console.print(words, highlight=False)
+    else:
+        print(words, file=sys.stderr, flush=True)
 
 
 def numbers_line(metrics: Mapping[str, float]) -> str:

@@ -30,10 +30,11 @@ async def _regrade(folder: Path, name: str, closed: bool | None) -> list[str]:
     from harness.cli.assemble import open_judge
     from harness.cli.board import put_on_board
     from harness.events import Recorder
-    from judges.base import close_judge
+    from judges.base import check_judge, close_judge
 
     judge = open_judge(name, closed_before(folder) if closed is None else closed)
     try:
+        await check_judge(judge)
         with Recorder(folder, writer=WRITER) as log:
             lines = [found.words() for found in await judge_again(folder, judge, log, _tenths)]
     finally:

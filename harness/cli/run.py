@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.config import build, describe, differences, home, load_yaml, merge, parse_assignment, restore, store
+from harness.config import Difference, build, describe, differences, home, load_yaml, merge, parse_assignment, restore, store
 from harness.errors import RunLogError, UsageError
+from harness.events import Kind, current_events
 from harness.registry import load
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(**options: Any) -> None:
         _explain(config, options["gpu_gib"])
         return
     sources = find_sources(config, options["data"])  # first: wrong input must leave no folder behind
-    place = _place(config, options["out"], options["resume"])
+    place = _place(config, options["out"], options["resume"], sources.judge)
     click.echo(asyncio.run(run_training(config, place, sources)))
 
 
@@ -127,14 +128,15 @@ class RunPlace:
         return self.folder.name
 
 
-def _place(config: RunConfig, out: Path | None, resume: bool) -> RunPlace:
-    """A new folder, or the one to resume, whose stored identity settings must be the same."""
+def _place(config: RunConfig, out: Path | None, resume: bool, judge: str) -> RunPlace:
+    """A new folder, or the one to resume, whose stored identity settings must be the same. The same judge (``judge`` is its full name) may
+    have moved to another URL."""
     runs = home() / "runs"
     stem = f"{config.trainer}-{Path(config.model).name}-{config.tasks}-s{config.seed}"
     if resume:
         folder = out or _newest(runs, stem)
         stored = restore(type(config), folder / "config.json")
-        changed = [d for d in differences(stored, config) if d.tag == "identity"]
+        changed = [d for d in differences(stored, config) if d.tag == "identity" and not (d.key == "judge" and _moved(d, folder, judge))]
         if changed:
             words = "; ".join(f"{d.key} was {d.first}, is now {d.second}" for d in changed)
             raise UsageError(f"cannot resume {folder}: {words}. Leave these as they were, or start a new run.")
@@ -144,6 +146,13 @@ def _place(config: RunConfig, out: Path | None, resume: bool) -> RunPlace:
         raise UsageError(f"{folder} holds a run already; add --resume to continue it, or choose another --out.")
     store(config, folder / "config.json")
     return RunPlace(folder=folder, resumed=False)
+
+
+def _moved(judge: Difference, folder: Path, name: str) -> bool:
+    """Whether a judge behind a URL has another URL now and is the one that began to judge this run."""
+    if not all(str(spec).startswith("llm:") and "://" in str(spec) for spec in (judge.first, judge.second)):
+        return False
+    return next((event.data["judge"] for event in current_events(folder) if event.kind is Kind.JUDGEMENT), name) == name
 
 
 def _newest(runs: Path, stem: str) -> Path:

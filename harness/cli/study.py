@@ -163,19 +163,20 @@ def finished(run_dir: Path) -> bool:
     return bool(phases) and phases[-1] == "finished"
 
 
-def evaluations(run_dir: Path) -> list[dict[str, Any]]:
-    """Finished evaluations of a run, in the order of their steps."""
+def evaluations(run_dir: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """Finished evaluations of a run, on one split or on any, in the order of their steps; those that chose a checkpoint come before
+    those that are reported."""
     from harness.events import Kind, current_events
 
     found: dict[str, dict[str, Any]] = {}
     for event in current_events(run_dir):
-        if event.kind is Kind.EVALUATION and event.data["phase"] == "finished":
+        if event.kind is Kind.EVALUATION and event.data["phase"] == "finished" and split in (None, event.data["split"]):
             found[event.data["evaluation_id"]] = dict(event.data)
     return sorted(found.values(), key=lambda data: data["step"])
 
 
-def last_evaluation(run_dir: Path) -> dict[str, Any]:
-    return evaluations(run_dir)[-1]
+def last_evaluation(run_dir: Path, split: str | None = None) -> dict[str, Any]:
+    return evaluations(run_dir, split)[-1]
 
 
 def verdicts(run_dir: Path, evaluation_id: str) -> Verdicts:
@@ -206,7 +207,7 @@ def report(plan: Plan, seeds: int) -> None:
     ):
         found = compare(arms[left], arms[right])
         if found is None:
-            continue
+            raise HarnessError(f"{left} and {right} were evaluated on no common question; look at their runs below {plan.runs}")
         bounds = "no interval" if found.low is None or found.high is None else f"{found.low:+.1%} to {found.high:+.1%}"
         deltas.append({"left": left, "right": right, "delta": found.delta, "low": found.low, "high": found.high, "p": found.p})
         click.echo(f"  {left} minus {right:24} {found.delta:+6.1%}   {bounds}")
@@ -227,7 +228,8 @@ def _arms(plan: Plan, seeds: int) -> dict[str, list[tuple[Path, str]]]:
     arms: dict[str, list[tuple[Path, str]]] = {}
     for seed in range(seeds):
         zero = plan.run_dir("zero-rl", seed)
-        equal_steps = next(e for e in evaluations(zero) if e["step"] >= plan.steps or e is last_evaluation(zero))
+        reported = evaluations(zero, plan.split)
+        equal_steps = next((e for e in reported if e["step"] >= plan.steps), reported[-1])
         places = {
             "actguide": plan.run_dir("actguide", seed),
             "zero-rl, equal steps": zero,
@@ -235,7 +237,7 @@ def _arms(plan: Plan, seeds: int) -> dict[str, list[tuple[Path, str]]]:
             "foreign plans": plan.run_dir("foreign-plans", seed),
         }
         for name, folder in places.items():
-            chosen = equal_steps if name.endswith("equal steps") else last_evaluation(folder)
+            chosen = equal_steps if name.endswith("equal steps") else last_evaluation(folder, plan.split)
             arms.setdefault(name, []).append((folder, chosen["evaluation_id"]))
     return arms
 

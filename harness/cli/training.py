@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evaluate import Evaluation, Part, comparability, evaluate
+from benchmarks.comparability import Conditions
+from benchmarks.evaluate import TEMPERATURE, Evaluation, Part, evaluate
 from benchmarks.result import Result
 from harness.chat import Chat
 from harness.cli.assemble import (
@@ -20,6 +21,7 @@ from harness.cli.assemble import (
     provenance,
     question_set,
     refuse_evaluated,
+    require_judge,
 )
 from harness.cli.board import put_on_board
 from harness.cli.progress import RunProgress
@@ -31,7 +33,7 @@ from harness.models import model_directory
 from harness.registry import load
 from harness.trackers import check_trackers, tracking
 from harness.types import Task
-from harness.web import open_web
+from harness.web import identity, open_web
 from judges.attempts import Sampler
 from judges.base import close_judge
 from trainers.checkpoints import Checkpoints
@@ -49,12 +51,13 @@ CONVERSATIONS = "sft"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What a run reads: questions, tasks to train on, a model's directory; and the phases that use them."""
+    """What a run reads: questions, tasks to train on, a model's directory; the phases that use them, and the judge's full name."""
 
     questions: QuestionSet
     directory: Path
     timeline: Timeline
     tasks: Mapping[Material, tuple[Task, ...]]
+    judge: str
 
 
 def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
@@ -65,6 +68,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     conversations = paths.pop(CONVERSATIONS, None)
     questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
+    judge = require_judge(config.judge, questions.tasks.closed)
     refuse_evaluated(questions.tasks, config.eval_split, [question_set(name, paths).tasks for name in paths if name != config.tasks])
     directory = model_directory(config.model)[1]
     trainer: Trainer = load("trainers", config.trainer)(config.algorithm)
@@ -80,7 +84,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     for material, found in tasks.items():
         if len(found) < config.tasks_per_step:
             raise UsageError(f"tasks_per_step is {config.tasks_per_step}, but there are {len(found)} {material} to train on; lower it")
-    return Sources(questions=questions, directory=directory, timeline=timeline, tasks=tasks)
+    return Sources(questions=questions, directory=directory, timeline=timeline, tasks=tasks, judge=judge)
 
 
 async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> str:
@@ -132,10 +136,11 @@ async def _train(config: RunConfig, place: RunPlace, sources: Sources, log: Reco
         progress = stack.enter_context(RunProgress(f"{config.trainer} · {config.model}", steps, state.step))
         judge = open_judge(config.judge, questions.tasks.closed)
         stack.push_async_callback(close_judge, judge)
+        web = open_web(config.web) if config.web else None
         sampler = Sampler(
             engine=engine,
             chat=Chat.load(sources.directory),
-            env=environments(questions.tasks, config.search, open_web(config.web) if config.web else None),
+            env=environments(questions.tasks, config.search, web),
             judge=judge,
             agent=config.agent,
             log=log,
@@ -143,7 +148,8 @@ async def _train(config: RunConfig, place: RunPlace, sources: Sources, log: Reco
             outages=config.outage,
             notice=progress.notice,
         )
-        evaluator = Evaluator(config=config, place=place, questions=questions, sampler=sampler, progress=progress)
+        web_name = identity(config.web, web) if config.web and web else ""
+        evaluator = Evaluator(config=config, place=place, questions=questions, sampler=sampler, progress=progress, web=web_name)
         schedule = Schedule(
             steps=steps,
             tasks_per_step=config.tasks_per_step,
@@ -213,6 +219,7 @@ class Evaluator:
     questions: QuestionSet
     sampler: Sampler
     progress: RunProgress
+    web: str  # what replaced the question set's own web, by content
     latest: tuple[int, Result] | None = None
 
     async def after(self, state: RunState) -> float | None:
@@ -242,9 +249,15 @@ class Evaluator:
             step=state.step,
             generated_tokens_total=state.generated_tokens,
             data=self.questions.tasks.fingerprint,
-            comparability=comparability(
-                self.questions.tasks.fingerprint, self.sampler.judge.name, config.agent, config.search, limit, web=config.web or ""
-            ),
+            comparability=Conditions(
+                questions=self.questions.tasks.fingerprint,
+                judge=self.sampler.judge.name,
+                agent=config.agent,
+                search=config.search,
+                temperature=TEMPERATURE,
+                taken=limit,
+                web=self.web,
+            ).comparability(),
         )
         result = await evaluate(Part(evaluation=evaluation, tasks=tasks, sampler=self.sampler), self.place.folder)
         self.progress.say(f"step {state.step}: {config.tasks}/{split}: {result.words()}")

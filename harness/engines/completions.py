@@ -61,7 +61,7 @@ class CompletionsEngine:
         return [float(p) for p in found[1 : len(ids)]]
 
     async def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
-        reply = await self._endpoint.ask("POST", "/completions", {"model": self._endpoint.model, **body}, lambda said, _: said)
+        reply = await self._endpoint.ask("/completions", body, lambda said, _: said)
         try:
             choice = reply["choices"][0]
         except (KeyError, IndexError, TypeError) as error:

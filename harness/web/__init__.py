@@ -20,6 +20,12 @@ def open_web(name: str) -> Web:
     raise UsageError(f"unknown web {name!r}; expected corpus:PATH, live, live:serper or live:duckduckgo")
 
 
+def identity(name: str, web: Web) -> str:
+    """What a result depends on: the content of a corpus, the search engine of the live web; never a path."""
+    kind = name.partition(":")[0]
+    return f"{kind}:{getattr(web, 'fingerprint', None) or getattr(web, 'name', name)}"
+
+
 def _corpus(path: Path) -> Web:
     from harness.web.corpus import CorpusWeb
     from harness.web.index import IndexedCorpus

@@ -10,15 +10,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fakes import tiny_chat
+from fakes import PolicyEngine, Say, tiny_chat
 
-from benchmarks.base import Progress, SuiteRun
-from benchmarks.lm_eval import LMEvalSuite
+from benchmarks.base import Progress, SuiteAsk, SuiteRun
+from benchmarks.lm_eval import GPQA, LMEvalSuite
 from benchmarks.lm_eval.config import LMEvalConfig
 from benchmarks.lm_eval.suite import Packaged
+from harness.budget import Budget, Limits
 from harness.chat import Chat
-from harness.engines.base import Engine
+from harness.engines.base import Engine, Request
+from harness.errors import EngineError
 from harness.events import Event, Kind, Recorder, current_events
+from harness.types import Span
+from judges.attempts import OutageConfig, OutageWatch
 
 
 def gpqa_row(number: int) -> dict[str, str]:
@@ -75,6 +79,33 @@ def shrunk(suite: LMEvalSuite, expected: int, split: str | None = None) -> LMEva
     return LMEvalSuite(name=suite.name, summary=suite.summary, parts=tuple(parts), needs_punkt=suite.needs_punkt)
 
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+THINKS = CHATML.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] }}")
+OPENS_A_THOUGHT = THINKS.replace("assistant\n", "assistant\n<think>\n")
+
+DIAMOND = shrunk(GPQA, 3, "diamond")
+
+
+def letters(text: str) -> Say:
+    return lambda request, prompt: text
+
+
+class FailsFor(PolicyEngine):
+    """Has no answer to prompts that hold a text."""
+
+    def __init__(self, say: Say, text: str) -> None:
+        super().__init__(say)
+        self._text = text
+
+    async def generate(self, request: Request) -> Span:
+        if self._text in tiny_chat().decode(request.ids):
+            raise EngineError("503")
+        return await super().generate(request)
+
+
 class Quiet:
     def finished(self, done: int, total: int) -> None:
         assert 0 < done <= total
@@ -86,7 +117,17 @@ def quiet(title: str, total: int) -> Iterator[Progress]:
 
 
 def evaluated(
-    suite: LMEvalSuite, engine: Engine, folder: Path, data: Path, *, chat: Chat | None = None, limit: int | None = None, **settings: Any
+    suite: LMEvalSuite,
+    engine: Engine,
+    folder: Path,
+    data: Path | None,
+    *,
+    chat: Chat | None = None,
+    limit: int | None = None,
+    sample: tuple[str, ...] = (),
+    limits: Limits | None = None,
+    outage: OutageConfig | None = None,
+    **settings: Any,
 ) -> list[str]:
     """The lines of one evaluation over what the folder's log holds already."""
 
@@ -94,17 +135,17 @@ def evaluated(
         with Recorder(folder) as log:
             return await suite.evaluate(
                 SuiteRun(
+                    ask=SuiteAsk(settings=LMEvalConfig(**settings), data=data, limit=limit, sample=sample),
                     engine=engine,
                     chat=chat or tiny_chat(),
                     context=4096,
                     log=log,
                     folder=folder,
                     who={"model": "m", "method": "base", "seed": 0},
-                    settings=LMEvalConfig(**settings),
-                    data=data,
-                    limit=limit,
                     gate=asyncio.Semaphore(4),
                     progress=quiet,
+                    budget=Budget(limits=limits or Limits()),
+                    watch=OutageWatch(config=outage or OutageConfig(tolerate=1.0)),
                 )
             )
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from lm_eval_cases import gpqa_row, write_gpqa
 
+from benchmarks.base import SuiteAsk
 from benchmarks.lm_eval import GPQA
 from benchmarks.lm_eval import data as local
+from benchmarks.lm_eval.config import LMEvalConfig
 from harness.errors import DataError, UsageError
 
 
@@ -54,7 +56,7 @@ def test_a_missing_column_and_a_missing_file_are_named(tmp_path: Path) -> None:
 
 def test_an_unknown_part_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="Did you mean 'diamond'"):
-        GPQA.check(None, "diamnd")
+        GPQA.check(SuiteAsk(settings=LMEvalConfig(), split="diamnd"))
 
 
 def test_truthfulqa_is_read_in_both_forms(tmp_path: Path) -> None:

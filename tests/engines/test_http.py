@@ -13,8 +13,9 @@ import pytest
 from stub_endpoint import StubEndpoint
 
 from harness.engines.base import ChatEngine, ChatReply, ChatRequest, Request
+from harness.engines.client import Served, checked_url, seconds
 from harness.engines.completions import CompletionsEngine
-from harness.engines.http import Endpoint, EndpointConfig, Served, _seconds, _text, checked_url
+from harness.engines.http import Endpoint, EndpointConfig, _text
 from harness.engines.pace import Pace
 from harness.errors import ContextOverflowError, EngineError, HarnessError, UsageError
 from harness.types import FinishReason, Span, Usage
@@ -81,7 +82,7 @@ def test_retries_end_and_name_the_last_fault() -> None:
 def test_patience_bounds_refusals_that_are_not_counted_as_failures() -> None:
     with StubEndpoint(faults={"429": 1.0}, retry_after=0.2) as stub:
         with pytest.raises(EngineError, match="429"):
-            asked(stub, lambda e: e.chat(request()), retries=0, patience=1.0)
+            asked(stub, lambda e: e.chat(request()), retries=0, patience=4.0)
         assert stub.stats()["requests"] >= 3
 
 
@@ -131,7 +132,7 @@ def test_no_more_requests_fly_than_allowed() -> None:
 @pytest.mark.parametrize("url", ["ftp://host/v1", "localhost:8000", "http://user:pw@host/v1", "http://host/v1?key=x"])
 def test_a_url_that_is_none_or_holds_a_secret_is_refused_without_repeating_the_secret(url: str) -> None:
     with pytest.raises(UsageError) as caught:
-        checked_url(url)
+        checked_url(url, "the endpoint", "KEY")
     assert "pw" not in str(caught.value) and "key=x" not in str(caught.value)
 
 
@@ -145,8 +146,8 @@ def test_thoughts_and_calls_that_a_server_took_out_are_put_back() -> None:
 
 
 def test_a_retry_after_may_be_a_date() -> None:
-    assert _seconds("2.5") == 2.5 and _seconds(None) is None and _seconds("soon") is None
-    in_ten = _seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=10), usegmt=True))
+    assert seconds("2.5") == 2.5 and seconds(None) is None and seconds("soon") is None
+    in_ten = seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=10), usegmt=True))
     assert in_ten is not None and 8 <= in_ten <= 10
 
 
@@ -207,3 +208,45 @@ def test_with_token_ids_an_endpoint_generates_and_scores_like_any_engine() -> No
         span, scores = asked(stub, work)
     assert span == Span(ids=(7, 8), logprobs=(-0.7, -0.8), finish=FinishReason.LENGTH)
     assert scores == [[-2.0, -3.0], [-5.0]]
+
+
+def test_a_server_that_goes_away_is_waited_for_and_found_again(unused_port: int) -> None:
+    async def run() -> tuple[ChatReply, ChatReply]:
+        endpoint = Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig(retries=0))
+        with StubEndpoint(answers=ANSWERS, port=unused_port):
+            before = await endpoint.chat(request())
+        waiting = asyncio.create_task(endpoint.chat(request()))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        with StubEndpoint(answers=ANSWERS, port=unused_port):
+            after = await waiting
+        await endpoint.close()
+        return before, after
+
+    before, after = asyncio.run(run())
+    assert before.text == after.text and after.usage.retries > 0
+
+
+def test_a_server_that_stays_away_is_waited_for_once_and_not_by_every_request(unused_port: int) -> None:
+    async def run() -> float:
+        endpoint = Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig(retries=0, patience=2.0))
+        with pytest.raises(EngineError, match="no connection"):
+            await endpoint.chat(request())
+        began = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(EngineError, match=r"\([12] tries"):
+                await endpoint.chat(request())
+        await endpoint.close()
+        return time.monotonic() - began
+
+    assert asyncio.run(run()) < 2
+
+
+def test_the_first_request_of_a_command_is_not_waited_for_long(unused_port: int) -> None:
+    async def run() -> None:
+        await Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig()).models()
+
+    began = time.monotonic()
+    with pytest.raises(HarnessError, match=r"does not list its models: no connection.*Is it up"):
+        asyncio.run(run())
+    assert time.monotonic() - began < 8

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
+import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from judge_server import JudgeServer
+from judge_server import JudgeServer, ScriptedServer, Step, completion
 
 from harness.cli.assemble import open_judge
 from harness.engines.scripted import Reply as ScriptedReply
 from harness.engines.scripted import ScriptedEngine
 from harness.errors import HarnessError, OutageError, UsageError
 from harness.types import Attempt, Group, Member, Message, Outcome, Purpose, Score, ScoreStatus, Status, Task, Trajectory
-from judges.base import score_attempt
+from judges.base import check_judge, close_judge, score_attempt
 from judges.cache import Cache
 from judges.contract import CONTRACT, Contract
-from judges.endpoint import EndpointModel, only_model
+from judges.endpoint import PATIENCE, EndpointModel, only_model
 from judges.exact import ExactJudge
 from judges.llm import LayeredJudge, LLMJudge
 from judges.models import LocalModel, Reply
@@ -43,6 +42,9 @@ class Says:
         if isinstance(self._reply, Exception):
             raise self._reply
         return Reply(text=self._reply, model=f"{self.name}-2026", refused=self._refused)
+
+    async def check(self, contract: Contract) -> None:
+        return None
 
     async def close(self) -> None:
         return None
@@ -129,109 +131,130 @@ def test_without_a_gold_answer_no_model_is_asked(tmp_path: Path) -> None:
 # Over HTTP
 
 
-class Waits:
-    """Stands for the clock: remembers how long it was told to wait."""
+def ask(*steps: Step, **patience: float) -> tuple[Reply | HarnessError, ScriptedServer]:
+    """What a model at a scripted server replies, and what the server saw."""
 
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.waits.append(seconds)
-
-
-def completion(text: str, **changes: Any) -> httpx.Response:
-    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop", **changes}
-    return httpx.Response(200, json={"model": "served", "choices": [choice]})
-
-
-def ask(
-    *responses: httpx.Response | Exception | Callable[[httpx.Request], httpx.Response],
-) -> tuple[Reply | Exception, list[Any], list[float]]:
-    """What a model at a scripted server replies, the bodies that were sent, and the waits."""
-    script, sent, sleep = list(responses), [], Waits()
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        sent.append(json.loads(request.content))
-        step = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(step, Exception):
-            raise step
-        return step(request) if callable(step) else step
-
-    async def run() -> Reply | Exception:
-        model = EndpointModel("http://judge/v1/", "m", transport=httpx.MockTransport(handle), sleep=sleep)
+    async def run(url: str) -> Reply | HarnessError:
+        model = EndpointModel(f"{url}/", "m", patience=replace(PATIENCE, **patience))  # type: ignore[arg-type]
         try:
             return await model.complete(CONTRACT.messages("q", ("g",), "a"), CONTRACT)
-        except OutageError as error:
+        except HarnessError as error:
             return error
         finally:
             await model.close()
 
-    return asyncio.run(run()), sent, sleep.waits
+    with ScriptedServer(*steps) as server:
+        return asyncio.run(run(server.url)), server
+
+
+def waits(server: ScriptedServer) -> list[float]:
+    return [later - before for before, later in itertools.pairwise(server.times)]
 
 
 def test_a_request_is_greedy_structured_and_holds_the_contracts_messages() -> None:
-    reply, (body,), waits = ask(completion(RIGHT))
-    assert isinstance(reply, Reply) and (reply.text, reply.model, reply.structured, waits) == (RIGHT, "served", True, [])
+    reply, server = ask(completion(RIGHT))
+    assert isinstance(reply, Reply) and (reply.text, reply.model, reply.structured) == (RIGHT, "served", True)
+    (body,) = server.bodies
     assert (body["model"], body["temperature"], body["response_format"]["type"]) == ("m", 0, "json_schema")
     assert body["messages"] == CONTRACT.messages("q", ("g",), "a")
 
 
 def test_a_busy_or_broken_server_is_asked_again_and_retry_after_is_waited_for() -> None:
-    busy = httpx.Response(429, headers={"Retry-After": "7"})
-    reply, sent, waits = ask(
-        busy, httpx.Response(500), httpx.ConnectError("refused"), httpx.Response(200, text="<html>"), completion(WRONG)
-    )
+    busy = Step(status=429, headers={"Retry-After": "1.2"})
+    reply, server = ask(busy, Step(status=500), Step(content=None), Step(content=b"<html>"), completion(WRONG))
     assert isinstance(reply, Reply) and reply.text == WRONG
-    assert len(sent) == 5 and waits[0] == 7.0 and all(0 < wait < 7 for wait in waits[1:])
+    assert len(server.bodies) == 5 and waits(server)[0] >= 1.2
 
 
-def test_a_server_that_stays_down_is_an_outage_after_bounded_waiting() -> None:
-    reply, sent, waits = ask(httpx.Response(503))
-    assert isinstance(reply, OutageError) and "HTTP 503" in str(reply)
-    assert 2 < len(sent) < 20 and sum(waits) <= 300
+def test_a_server_that_stays_down_is_an_outage_after_bounded_tries() -> None:
+    reply, server = ask(Step(status=500), retries=2)
+    assert isinstance(reply, OutageError) and "HTTP 500" in str(reply) and len(server.bodies) == 3
+    reply, server = ask(Step(status=503), retries=0, seconds=1.0)
+    assert isinstance(reply, OutageError) and "HTTP 503" in str(reply) and len(server.bodies) > 1, "a refusal for overload is no failure"
 
 
 def test_a_retry_after_beyond_patience_is_not_waited_for() -> None:
-    reply, sent, waits = ask(httpx.Response(429, headers={"Retry-After": "86400"}))
-    assert isinstance(reply, OutageError) and (len(sent), waits) == (1, [])
+    reply, server = ask(Step(status=429, headers={"Retry-After": "86400"}))
+    assert isinstance(reply, OutageError) and len(server.bodies) == 1
 
 
 def test_a_server_without_structured_output_is_asked_in_plain() -> None:
-    reply, sent, _ = ask(httpx.Response(400, text="response_format is not supported"), completion("Verdict: correct"))
+    reply, server = ask(Step(status=400, content={"error": "response_format is not supported"}), completion("Verdict: correct"))
     assert isinstance(reply, Reply) and not reply.structured
-    assert ["response_format" in body for body in sent] == [True, False]
+    assert ["response_format" in body for body in server.bodies] == [True, False]
 
 
-def test_a_wrong_key_is_said_at_once_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_is_said_at_once_without_the_key_and_is_no_outage(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setenv("HARNESS_JUDGE_API_KEY", "sk-secret")
-    headers: list[str] = []
-
-    def refuse(request: httpx.Request) -> httpx.Response:
-        headers.append(request.headers["Authorization"])
-        return httpx.Response(401, text="bad key sk-secret")
-
-    reply, sent, _ = ask(refuse)
-    assert headers == ["Bearer sk-secret"] and len(sent) == 1
-    assert "401" in str(reply) and "HARNESS_JUDGE_API_KEY" in str(reply) and "sk-secret" not in str(reply)
+    reply, server = ask(Step(status=status, content={"error": "bad key sk-secret"}))
+    assert [headers["Authorization"] for headers in server.headers] == ["Bearer sk-secret"]
+    assert isinstance(reply, HarnessError) and not isinstance(reply, OutageError)
+    assert str(status) in str(reply) and "HARNESS_JUDGE_API_KEY" in str(reply) and "sk-secret" not in str(reply)
 
 
 def test_withheld_replies_are_refusals() -> None:
-    reply, _, _ = ask(completion("", finish_reason="content_filter"))
+    reply, _ = ask(completion("", finish_reason="content_filter"))
     assert isinstance(reply, Reply) and reply.refused
-    reply, _, _ = ask(completion("", message={"content": None, "refusal": "I will not."}))
+    reply, _ = ask(completion("", message={"content": None, "refusal": "I will not."}))
     assert isinstance(reply, Reply) and reply.refused and reply.text == "I will not."
 
 
-def models(*ids: str) -> httpx.MockTransport:
-    return httpx.MockTransport(lambda request: httpx.Response(200, json={"data": [{"id": i} for i in ids]}))
+def models(*ids: str) -> Step:
+    return Step(content={"data": [{"id": i} for i in ids]})
 
 
 def test_the_model_of_an_endpoint_is_asked_for_unless_it_serves_several() -> None:
-    assert only_model("http://judge/v1", models("qwen")) == "qwen"
-    with pytest.raises(UsageError, match="serves 2 models .a, b.: name one"):
-        only_model("http://judge/v1", models("a", "b"))
-    with pytest.raises(HarnessError, match="does not say which model"):
-        only_model("http://judge/v1", httpx.MockTransport(lambda request: httpx.Response(500)))
+    with ScriptedServer(models("qwen"), models("a", "b"), Step(status=500)) as server:
+        assert only_model(server.url) == "qwen"
+        with pytest.raises(UsageError, match="serves 2 models .a, b.: name one"):
+            only_model(server.url)
+        with pytest.raises(HarnessError, match="the judge .* does not list its models: HTTP 500"):
+            only_model(server.url)
+
+
+def checked(*steps: Step) -> None:
+    async def run(url: str) -> None:
+        judge = LayeredJudge(
+            first=ExactJudge(), then=LLMJudge(model=EndpointModel(url, "m", patience=PATIENCE), cache=Cache(folder=Path("none")))
+        )
+        try:
+            await check_judge(judge)
+        finally:
+            await close_judge(judge)
+
+    with ScriptedServer(*steps) as server:
+        asyncio.run(run(server.url))
+
+
+def test_a_judge_is_checked_by_one_request_and_a_busy_one_is_there() -> None:
+    checked(completion(RIGHT))
+    checked(completion("I would rather not say."))
+    checked(Step(status=429, headers={"Retry-After": "60"}))
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (Step(status=401), "serves no request: HTTP 401"),
+        (Step(status=404, content={"error": "no model m"}), r"HTTP 404.*no model m.*check the URL, the model's id"),
+        (Step(status=500), r"does not answer: HTTP 500.*\(3 tries"),
+        (Step(status=400, content={"error": "too small"}), "will not judge with 'm': HTTP 400.*too small"),
+    ],
+)
+def test_a_judge_that_cannot_judge_is_said_before_any_work(step: Step, words: str) -> None:
+    with pytest.raises(HarnessError, match=words):
+        checked(step)
+
+
+def test_a_judge_that_is_not_there_is_said_within_seconds() -> None:
+    with ScriptedServer(completion(RIGHT)) as server:
+        gone = server.url
+    judge = LLMJudge(model=EndpointModel(gone, "m"), cache=Cache(folder=Path("none")))
+    began = time.monotonic()
+    with pytest.raises(HarnessError, match=r"does not answer: no connection.*Start it"):
+        asyncio.run(check_judge(judge))
+    assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("spec", ["llm", "llm:ftp://x", "llm:http://user:pw@x/v1#m", "exact:http://x", "nonsense:x"])

@@ -10,6 +10,22 @@ from leaderboard.outcomes import bounds, outcome
 from leaderboard.scoring import Question, aggregate
 from leaderboard.standings import Measurement, build
 
+MEASURED: dict[str, object] = {
+    "run_id": "r",
+    "evaluation_id": "e",
+    "model": "m",
+    "method": "base",
+    "recipe": "r",
+    "seed": 0,
+    "step": 0,
+    "benchmark": "xbench",
+    "split": "test",
+    "n": 4,
+    "judge": "exact",
+    "comparability": "c",
+    "at": "2026-01-01T00:00:00Z",
+}
+
 
 @pytest.mark.parametrize(
     ("status", "verdict", "value", "name"),
@@ -35,6 +51,13 @@ def test_only_a_judged_wrong_answer_is_wrong(status: str, verdict: str | None, v
 def test_bounds_are_all_missing_wrong_and_all_missing_right() -> None:
     assert bounds(0.5, 0.8) == (pytest.approx(0.4), pytest.approx(0.6))
     assert bounds(0.25, 1.0) == (0.25, 0.25)
+
+
+def test_a_truncated_answer_counts_as_wrong_and_is_open_upwards() -> None:
+    assert bounds(0.5, 0.8, truncated=0.1) == (pytest.approx(0.4), pytest.approx(0.7))
+    cut = MEASURED | {"verdicts": {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}, "truncated": 1.0}
+    ((cell,),) = [entry.cells.values() for entry in build([Measurement(**cut)]).entries]  # type: ignore[arg-type]
+    assert "answers to 1 questions were truncated and count as wrong; with them the score lies between 25.0% and 50.0%" in cell.notes
 
 
 def question(n: int, *rewards: float | None, confidences: tuple[float | None, ...] = (), **tags: str) -> Question:
@@ -86,8 +109,6 @@ def test_only_stated_confidences_of_judged_answers_count() -> None:
 
 
 def test_a_cell_below_full_coverage_says_between_which_scores_it_lies() -> None:
-    fields: dict[str, object] = {"run_id": "r", "evaluation_id": "e", "model": "m", "method": "base", "recipe": "r", "seed": 0, "step": 0}
-    fields |= {"benchmark": "xbench", "split": "test", "n": 4, "judge": "exact", "comparability": "c", "at": "2026-01-01T00:00:00Z"}
-    board = build([Measurement(**fields, verdicts={"a": 1.0, "b": 0.0})])  # type: ignore[arg-type]
+    board = build([Measurement(**MEASURED, verdicts={"a": 1.0, "b": 0.0})])  # type: ignore[arg-type]
     ((cell,),) = [entry.cells.values() for entry in board.entries]
     assert any("coverage 50%" in note and "between 25.0% and 75.0%" in note for note in cell.notes)
