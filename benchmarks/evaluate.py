@@ -42,6 +42,8 @@ class Evaluation:
     data: str = ""  # fingerprint of the question set
     epochs: int = 1
     temperature: float = TEMPERATURE
+    departs: tuple[str, ...] = ()
+    """In what it departs from the published benchmark (``benchmarks.departures``)."""
 
     def record(self, phase: str, tasks: int, judge: str) -> dict[str, object]:
         return {
@@ -61,6 +63,7 @@ class Evaluation:
             "data": self.data,
             "epochs": self.epochs,
             "temperature": self.temperature,
+            "departs": list(self.departs),
         }
 
 

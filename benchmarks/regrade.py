@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparability import Comparability, short_hash
+from benchmarks.departures import judged_by
 from harness.errors import HarnessError, OutageError
 from harness.events import Kind, current_events
 from harness.metrics import bounds
@@ -126,7 +127,7 @@ def _close(record: _Record, evaluation: Mapping[str, Any], judge: str, values: M
     for key in mine:
         if key not in values:  # judged by this judge before, by another since: say it again, so that it is the latest word
             log.record(Kind.JUDGEMENT, record.judgements[key][judge])
-    log.record(Kind.EVALUATION, {**evaluation, "judge": judge, **_code(evaluation, judge)})
+    log.record(Kind.EVALUATION, {**evaluation, "judge": judge, **_code(evaluation, judge), **_departs(evaluation, judge)})
     judges = (str(evaluation["judge"]), judge)
     judged = sum(key in values for key in mine)
     cut = frozenset(key for key in mine if record.attempts[key]["status"] == Status.TRUNCATED)
@@ -144,6 +145,11 @@ def _code(evaluation: Mapping[str, Any], judge: str) -> dict[str, Any]:
         renewed = Comparability(parts=parts).judged_by(judge)
         return {"comparability": renewed.code, "comparability_parts": dict(renewed.parts)}
     return {"comparability": short_hash([evaluation["comparability"], judge], 6)}  # a log from before the parts were kept
+
+
+def _departs(evaluation: Mapping[str, Any], judge: str) -> dict[str, Any]:
+    departs = evaluation.get("departs")
+    return {} if departs is None else {"departs": list(judged_by(judge, departs))}
 
 
 def _mean(values: Mapping[str, float | None]) -> str:

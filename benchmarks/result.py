@@ -108,11 +108,11 @@ class Result:
         return f"{score} of {len(self.tasks)} tasks, unguided{unscored}{again}"
 
     def details(self) -> str:
-        """Statuses and usage on one line, e.g. ``answered 37, truncated 3; 5,120 prompt + 1,024 generated tokens, cost 0.12``."""
+        """Coverage, statuses and usage on one line: ``coverage 100%; answered 37, truncated 3; 5,120 prompt + 1,024 generated tokens``."""
         ended = ", ".join(f"{word} {count}" for word, count in self.statuses().items())
         sums = self.usage()
         tokens = f"{sums.get('prompt_tokens', 0):,.0f} prompt + {sums.get('generated_tokens', 0):,.0f} generated tokens"
         cost = f", cost {sums['cost']:.4g}" if "cost" in sums else ""
         retries = f", {sums['retries']:.0f} requests sent again" if sums.get("retries") else ""
         stopped = f"; stopped by {self.stopped_by}" if self.stopped_by and "not run" in self.statuses() else ""
-        return f"{ended}; {tokens}{cost}{retries}{stopped}"
+        return f"coverage {self.coverage:.0%}; {ended}; {tokens}{cost}{retries}{stopped}"

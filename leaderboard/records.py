@@ -65,6 +65,9 @@ class EvaluationInfo:
     score: float | None
     low: float | None
     high: float | None
+    coverage: float | None  # share of the questions with a verdict
+    truncated: float  # questions whose answers were cut off and count as wrong
+    code_parts: Mapping[str, Any] | None  # what the comparability code hashes, and in words what departs from the published benchmark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

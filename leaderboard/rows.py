@@ -155,7 +155,8 @@ def _evaluation(event: Event, place: str) -> Iterable[Row]:
     data = event.data
     row = {k: data.get(k) for k in ("evaluation_id", "benchmark", "step", "seed", "generated_tokens_total")}
     row |= {k: data.get(k) or "" for k in ("split", "judge", "model", "method", "comparability")}
-    row |= {"comparability_parts": data.get("comparability_parts") or {}}
+    departs = {"departs": "; ".join(data["departs"])} if data.get("departs") else {}  # kept with the parts: words for the same question
+    row |= {"comparability_parts": (data.get("comparability_parts") or {}) | departs}
     yield Evaluation, row | {"n": data.get("n") or 0, "finished": data["phase"] == "finished", "at": event.time}
     version = {"benchmark": data["benchmark"], "split": data.get("split") or "", "questions": data.get("n") or 0}
     yield BenchmarkVersion, version | {"data": str((data.get("comparability_parts") or {}).get("data") or "")}

@@ -240,7 +240,11 @@ class Histogram(Base):
 
 
 class Evaluation(Base):
-    """One pass over a benchmark; ``verdicts`` packs the mean reward of each scored question for paired tests."""
+    """One pass over a benchmark, with what is counted of its attempts once it has finished.
+
+    ``verdicts`` packs the mean reward of each scored question for paired tests; ``outcomes`` and ``truncated`` as
+    ``leaderboard.outcomes`` counts them.
+    """
 
     __tablename__ = "evaluations"
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
@@ -259,6 +263,8 @@ class Evaluation(Base):
     at: Mapped[str]
     verdicts: Mapped[bytes | None] = mapped_column(LargeBinary)
     comparability_parts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    outcomes: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    truncated: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class ScoreRow(Base):

@@ -49,4 +49,4 @@ class Snapshot:
 def _identity(m: Measurement) -> Fingerprint:
     """All that a column takes from a measurement."""
     parts = repr(m.code_parts)
-    return m.run_id, m.evaluation_id, m.entry, m.seed, m.n, m.judge, m.at, m.step, m.comparability, m.verdicts_hash, parts
+    return m.run_id, m.evaluation_id, m.entry, m.seed, m.n, m.judge, m.at, m.step, m.comparability, m.verdicts_hash, m.truncated, parts

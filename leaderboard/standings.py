@@ -50,7 +50,6 @@ class Measurement:
     judge: str
     comparability: str
     at: str
-    run: int = 0  # its key
     verdicts: Verdicts = field(repr=False, default_factory=dict)
     truncated: float = 0.0  # questions whose answers were cut off; they count as wrong
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
@@ -264,6 +263,8 @@ def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bo
         )
         truncated = f"answers to {cut:g} questions were truncated and count as wrong" if cut else ""
         notes.append(f"{'; '.join(filter(None, (covered, truncated)))}; with them the score lies between {low:.1%} and {high:.1%}")
+    if departs := (found[0].code_parts or {}).get("departs"):
+        notes.append(f"not comparable with published results: {departs}")
     if usual is not None and found[0].comparability != usual.comparability:
         parts = differing_parts(found[0], usual)
         differs = "; ".join(parts) if parts else "the log does not say which part"

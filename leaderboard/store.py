@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Select, func, select
 
-from leaderboard.outcomes import bounds, outcomes, truncated
+from leaderboard.outcomes import bounds
 from leaderboard.records import (
     DiagnosticInfo,
     EvaluationInfo,
@@ -72,9 +72,7 @@ class Store:
             place = (row["run"], row["benchmark"], row["split"])
             last[place] = max(last.get(place, 0), row["step"] or 0)
         kept = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
-        with self._engine.connect() as connection:
-            ends, cut = outcomes(connection), truncated(connection)
-        return [_with_bounds(row, ends, cut) for row in kept]
+        return [_with_bounds(row) for row in kept]
 
     def measurements(self) -> list[Measurement]:
         """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
@@ -82,7 +80,7 @@ class Store:
         Verdicts and configurations are only read for those.
         """
         heads = self._all(select(*_MEASUREMENT_COLUMNS).join(Run, Run.key == Evaluation.run).where(Evaluation.finished))
-        chosen = newest([Measurement(**row) for row in heads])
+        chosen = newest([Measurement(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in heads])
         packed: dict[tuple[str, str], bytes] = {}
         for ids in _slices([m.evaluation_id for m in chosen]):
             query = select(Run.run_id, Evaluation.evaluation_id, Evaluation.verdicts).join(Run, Run.key == Evaluation.run)
@@ -187,7 +185,7 @@ class Store:
             .where(Evaluation.run == run)
             .order_by(Evaluation.step, Evaluation.at)
         )
-        return [EvaluationInfo(**row) for row in self._all(query)]
+        return [EvaluationInfo(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in self._all(query)]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""
@@ -239,15 +237,13 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _with_bounds(
-    row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]], cut: Mapping[tuple[int, str, str], float]
-) -> dict[str, Any]:
+def _with_bounds(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
-    run = row.pop("key")
-    whole = {} if row["part"] else ends.get((run, row["evaluation"]), {})
+    cut, ends = row.pop("truncated").get(row["part"], 0.0), row.pop("outcomes")
     unbounded = row["metric"] == "calibration_error"
-    share = cut.get((run, row["evaluation"], row["part"]), 0.0) * row["coverage"] / max(row["n"], 1)  # n questions are the covered share
-    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"], share)), "outcomes": whole}
+    share = cut * row["coverage"] / max(row["n"], 1)  # n questions are the covered share
+    ranges = None if unbounded else list(bounds(row["score"], row["coverage"], share))
+    return row | {"bounds": ranges, "outcomes": {} if row["part"] else ends}
 
 
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
@@ -256,13 +252,21 @@ _SETTINGS: dict[str, Any] = {"config": {}, "changed": None, "provenance": {}}
 _SCORE_COLUMNS = [
     *(Evaluation.model, Evaluation.method, Evaluation.benchmark, Evaluation.split, ScoreRow.metric, ScoreRow.part),
     *(ScoreRow.score, ScoreRow.low, ScoreRow.high, ScoreRow.n, ScoreRow.coverage, ScoreRow.method.label("interval")),
-    *(Run.key, Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    *(
+        Evaluation.outcomes,
+        Evaluation.truncated,
+        Run.run_id.label("run"),
+        Evaluation.seed,
+        Evaluation.step,
+        Evaluation.judge,
+        Evaluation.comparability,
+    ),
     Evaluation.comparability_parts,
     *(Evaluation.generated_tokens_total.label("training_tokens"), Evaluation.evaluation_id.label("evaluation")),
 ]
 
 _MEASUREMENT_COLUMNS = [
-    *(Run.key.label("run"), Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
+    *(Run.run_id, Run.recipe, Evaluation.truncated, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
     *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
     *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
 ]
@@ -270,6 +274,7 @@ _MEASUREMENT_COLUMNS = [
 _EVALUATION_COLUMNS = [
     *(Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge),
     *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished, ScoreRow.score, ScoreRow.low, ScoreRow.high),
+    *(ScoreRow.coverage, Evaluation.truncated, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 _SAMPLE_COLUMNS = [

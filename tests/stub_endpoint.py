@@ -14,9 +14,11 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 SEARCH = '<tool_call>\n{"name": "search", "arguments": {"query": ["fern"]}}\n</tool_call>'
 OK = 200
@@ -33,25 +35,26 @@ class Stub:
 
     async def answer(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes) -> bytes | None:
         """The whole response; None closes the connection without one."""
+        path = urlsplit(path).path  # whoever takes the stub for a proxy names the whole URL
         if path == "/v1/stats":
             return response(OK, self.stats)
         if (key := self.plan.get("key")) and headers.get(b"authorization") != f"Bearer {key}".encode():
             return response(401, {"error": {"message": f"no such key: {headers.get(b'authorization', b'').decode()}"}})
         if path == "/v1/models":
             return response(OK, {"data": [{"id": self.plan.get("model", "stub"), "max_model_len": self.plan.get("context", 4096)}]})
-        if path == "/v1/completions":
-            return response(OK, {"choices": [completion(json.loads(body))]})
-        if path != "/v1/chat/completions":
+        says = {"/v1/completions": self._completes, "/v1/chat/completions": self._chats}.get(path)
+        if says is None:
             return response(404, {"error": {"message": f"no {path}"}})
         self.stats["requests"] += 1
         self.flying += 1
         self.stats["most_in_flight"] = max(self.stats["most_in_flight"], self.flying)
         try:
-            return await self._chat(json.loads(body))
+            return await self._served(json.loads(body), says)
         finally:
             self.flying -= 1
 
-    async def _chat(self, request: dict[str, Any]) -> bytes | None:
+    async def _served(self, request: dict[str, Any], says: Callable[[dict[str, Any]], bytes]) -> bytes | None:
+        """What ``says`` answers, after the latency, unless a fault comes first."""
         fault = self._fault()
         if fault:
             self.stats[fault] += 1
@@ -67,8 +70,17 @@ class Stub:
                 return response(OK, b'{"choices": [{"mess')
             case "empty":
                 return response(OK, {"object": "chat.completion"})
+            case "cut":
+                return says(request)[:-9]
             case "reset":
                 return None
+        return says(request)
+
+    def _completes(self, request: dict[str, Any]) -> bytes:
+        self.stats["answered"] += 1
+        return response(OK, {"choices": [completion(request)]})
+
+    def _chats(self, request: dict[str, Any]) -> bytes:
         messages = request["messages"]
         prompt = sum(len(m["content"].split()) for m in messages)
         limit = request.get("max_tokens")
@@ -106,6 +118,12 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
     if request.get("echo"):
         scored = [None, *(-i / 10 for i in prompt[1:]), *scored]
     return {"token_ids": new, "logprobs": {"token_logprobs": scored}, "finish_reason": "length"}
+
+
+def whole(answer: bytes) -> bool:
+    """Whether a response has all the bytes that it promises."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return f"Content-Length: {len(body)}".encode() in head.split(b"\r\n")
 
 
 def response(status: int, content: Any, **headers: str) -> bytes:
@@ -147,10 +165,10 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, method: str, path: str, headers: dict[bytes, bytes], body: bytes) -> None:
         answer = await self.stub.answer(method, path, headers, body)
-        if answer is None:
-            self.transport.abort()
-        else:
+        if answer is not None:
             self.transport.write(answer)
+        if answer is None or not whole(answer):
+            self.transport.close()
 
 
 async def serve(plan: dict[str, Any]) -> None:

@@ -14,20 +14,41 @@ from typing import Any
 
 import pytest
 from judge_server import JudgeServer, ScriptedServer, Step
+from published_sets import PUBLISHED, write_jsonl
+from starlette.testclient import TestClient
 from stub_endpoint import StubEndpoint
 
 from harness.cli.eval import EvalConfig
 from harness.cli.evaluation import _choose
 from harness.cli.main import cli, run_command
+from harness.config import home
 from harness.engines.client import Served
 from harness.errors import UsageError
 from harness.events import Event, Kind, current_events, read_events
 from harness.tasks import MINIWEB
+from leaderboard.database import default_url, open_database
+from leaderboard.web.app import Site, create_app
 
 TASKS = MINIWEB.load(None).split("test")[:12]
 ANSWERS = {task.question: task.gold[0] for task in TASKS[::2]}  # every other question is answered rightly
+KINDS = ("500", "503", "429", "hang", "broken", "empty", "cut", "reset")  # of failure: what the stub's ``faults`` knows
 FAULTS = {"500": 0.1, "broken": 0.05, "reset": 0.05, "hang": 0.05, "429": 0.05}
 HARNESS = Path(sys.executable).parent / "harness"
+
+
+Scores = dict[str, float | None]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    """The scores that a server without faults brings."""
+    folder = tmp_path_factory.mktemp("clean")
+    with pytest.MonkeyPatch.context() as patch, StubEndpoint(answers=ANSWERS, search=True) as stub:
+        patch.setenv("HARNESS_HOME", str(folder / "home"))
+        evaluate(stub, folder / "run")
+    found = scores(folder / "run")
+    assert sorted(found.values()) == [0.0] * 6 + [1.0] * 6
+    return found
 
 
 def arguments(stub: StubEndpoint, out: Path, *more: str) -> list[str]:
@@ -42,7 +63,7 @@ def events(folder: Path, kind: Kind) -> list[Event]:
     return [event for event in current_events(folder) if event.kind is kind]
 
 
-def scores(folder: Path) -> dict[str, float | None]:
+def scores(folder: Path) -> Scores:
     task_of = {e.data["attempt_id"]: e.data["task_id"] for e in events(folder, Kind.ATTEMPT)}
     return {task_of[e.data["attempt_id"]]: e.data["value"] for e in events(folder, Kind.JUDGEMENT)}
 
@@ -80,6 +101,36 @@ def test_a_server_that_fails_hangs_refuses_and_talks_nonsense_changes_no_score_a
     for kind in (Kind.ATTEMPT, Kind.JUDGEMENT):
         assert Counter(e.data["attempt_id"] for e in events(tmp_path / "broken", kind)).most_common(1)[0][1] == 1
     assert finished(tmp_path / "broken")[0]["usage"]["retries"] >= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_fails_every_fifth_request_in_one_way_changes_no_score(tmp_path: Path, clean: Scores, kind: str) -> None:
+    with StubEndpoint(answers=ANSWERS, search=True, faults={kind: 0.2}, retry_after=0.1, seed=7) as stub:
+        evaluate(stub, tmp_path / "run", "--set", "endpoint.timeout=2")
+        stats = stub.stats()
+    assert stats[kind] >= 3, "the stub was not broken enough to show anything"
+    assert scores(tmp_path / "run") == clean
+
+
+def test_a_part_of_a_published_set_over_a_corpus_is_shown_with_coverage_and_bounds_and_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = PUBLISHED["xbench"](tmp_path)
+    corpus = write_jsonl(tmp_path / "pages.jsonl", [{"url": "page://0", "title": "奥林", "text": "第1位守塔人"}])
+    asked = [f"奥林的第{n}位守塔人叫什么？" for n in (1, 2, 3)]
+    more = ("--benchmarks", "xbench", "--data", f"xbench={data}", "--web", f"corpus:{corpus}", "--limit", "3")
+    with StubEndpoint(answers=dict(zip(asked, ("金答1", "守塔人"), strict=False)), search=True) as stub:
+        evaluate(stub, tmp_path / "run", *more)
+    said = capsys.readouterr().out
+    caveat = "not comparable with published results: 3 of 100 questions; searched pages.jsonl instead of the web; judged by rules alone"
+    assert "xbench/test: 50.0% of 3 tasks, unguided; 1 could not be scored, so between 33.3% and 66.7%" in said
+    assert "coverage 67%; " in said and caveat in said
+    assert run_command(cli, ["leaderboard", "show"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert caveat in shown and "coverage 67%" in shown and "between 33.3% and 66.7%" in shown
+    engine = open_database(default_url(home()))
+    page = TestClient(create_app(Site(engine=engine)), base_url="http://127.0.0.1").get("/runs/run").text
+    assert caveat in page and ">67%<" in page and ">33.3 to 66.7<" in page
 
 
 def test_a_dead_endpoint_leaves_samples_without_a_score_and_a_later_run_gives_them_theirs(

@@ -22,12 +22,14 @@ from harness.engines.base import Capability, Engine, Request, request_seed
 from harness.errors import EngineError, UsageError
 from harness.types import FinishReason, Ids, Span
 
-_SCORED_TOGETHER = 64  # sequences of one scoring call
 _OWN_LIMIT = 256  # lm-eval's limit for tasks that name none
 _UNDERSTOOD = {"until", "do_sample", "temperature", "max_gen_toks"}
 _HARMLESS = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "num_beams": 1}
 
 T = TypeVar("T")
+
+Asked = list[tuple[Ids, asyncio.Future[list[float]]]]
+"""Sequences to score, and who waits for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +67,19 @@ class EngineLM(TemplateLM):  # type: ignore[misc]
         self._answer_tokens = answer_tokens
         self._thinking_tokens = thinking_tokens if chat.thinks else 0
         self._loop = loop
-        self._waiting: list[tuple[Ids, asyncio.Future[list[float]]]] = []
-        self._scoring: asyncio.Task[None] | None = None
+        self._waiting: dict[str, Asked] = {}  # by document
+        self._scoring: set[asyncio.Task[None]] = set()
 
     async def respond(self, instance: Instance, repeat: int = 0) -> Response:
         """Serve one request. Raises ``EngineError`` if the engine cannot (it does not fit, the engine is down)."""
+        document = f"{instance.task_name}/{instance.doc_id}"
         match instance.request_type:
             case "generate_until":
-                return await self._generate(instance.args[0], instance.args[1], f"{instance.task_name}/{instance.doc_id}/{repeat}")
+                return await self._generate(instance.args[0], instance.args[1], f"{document}/{repeat}")
             case "loglikelihood":
-                return await self._loglikelihood(instance.args[0], instance.args[1])
+                return await self._loglikelihood(instance.args[0], instance.args[1], document)
             case "loglikelihood_rolling":
-                return await self._rolling(instance.args[0])
+                return await self._rolling(instance.args[0], document)
         raise UsageError(f"lm-eval asks for {instance.request_type!r}, which no engine of ours serves")
 
     async def _generate(self, prompt: str, arguments: dict[str, Any], name: str) -> Response:
@@ -97,7 +100,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]
         truncated = span.finish is FinishReason.LENGTH or shown is None
         return Response(value=answer, prompt=ids, span=span, text=text, truncated=truncated)
 
-    async def _loglikelihood(self, context: str, continuation: str) -> Response:
+    async def _loglikelihood(self, context: str, continuation: str, document: str) -> Response:
         if context:
             before, scored = self._encode_pair(context, continuation)
         else:
@@ -107,50 +110,52 @@ class EngineLM(TemplateLM):  # type: ignore[misc]
         if not scored:
             raise EngineError(f"the continuation {continuation!r} has no token of its own")
         ids = (*before, *scored)
-        logprob = sum((await self._score(ids))[-len(scored) :])
+        logprob = sum((await self._score(ids, document))[-len(scored) :])
         greedy = self._greedy_flags and await self._is_greedy(tuple(before), tuple(scored))
         return Response(value=(logprob, greedy), prompt=ids)
 
-    async def _rolling(self, text: str) -> Response:
+    async def _rolling(self, text: str, document: str) -> Response:
         windows = utils.get_rolling_token_windows(
             token_list=list(self.tok_encode(text)), prefix_token=self.prefix_token_id, max_seq_len=self._context - 1, context_len=1
         )
         parts = [utils.make_disjoint_window(window) for window in windows]
-        scores = await asyncio.gather(*(self._score((*before, *scored)) for before, scored in parts))
+        scores = await asyncio.gather(*(self._score((*before, *scored), document) for before, scored in parts))
         return Response(value=sum(sum(row[-len(scored) :]) for row, (_, scored) in zip(scores, parts, strict=True)))
 
     async def _is_greedy(self, before: Ids, scored: Ids) -> bool:
         span = await self._engine.generate(Request(ids=before, max_tokens=len(scored), temperature=0.0))
         return span.ids == scored
 
-    async def _score(self, ids: Ids) -> list[float]:
-        """Sequences that are asked for at about the same time go to the engine together."""
+    async def _score(self, ids: Ids, document: str) -> list[float]:
+        """The sequences of one document go to the engine as one call: they begin alike, and others would change last bits."""
         if Capability.SCORE not in self._engine.capabilities:
             raise UsageError(
                 "this task needs log-probabilities of given text, which this engine cannot give; "
                 "use --engine hf or vllm, or an endpoint with echo and logprobs"
             )
         future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((ids, future))
-        if self._scoring is None or self._scoring.done():
-            self._scoring = asyncio.create_task(self._score_waiting())
+        if document not in self._waiting:
+            self._waiting[document] = []
+            task = asyncio.create_task(self._score_waiting(document))
+            self._scoring.add(task)
+            task.add_done_callback(self._scoring.discard)
+        self._waiting[document].append((ids, future))
         return await future
 
-    async def _score_waiting(self) -> None:
-        await asyncio.sleep(0)  # whoever is ready to ask does so first
-        while self._waiting:
-            batch, self._waiting = self._waiting[:_SCORED_TOGETHER], self._waiting[_SCORED_TOGETHER:]
-            try:
-                rows = await self._engine.score([ids for ids, _ in batch])
-            except EngineError:
-                await self._score_apart(batch)  # one sequence that does not fit must not fail the others
-                continue
-            for (_, future), row in zip(batch, rows, strict=True):
-                if not future.done():
-                    future.set_result(row)
+    async def _score_waiting(self, document: str) -> None:
+        await asyncio.sleep(0)  # the document's other requests come first
+        asked = self._waiting.pop(document)
+        try:
+            rows = await self._engine.score([ids for ids, _ in asked])
+        except EngineError:
+            await self._score_apart(asked)  # one sequence that does not fit must not fail the others
+            return
+        for (_, future), row in zip(asked, rows, strict=True):
+            if not future.done():
+                future.set_result(row)
 
-    async def _score_apart(self, batch: Sequence[tuple[Ids, asyncio.Future[list[float]]]]) -> None:
-        for ids, future in batch:
+    async def _score_apart(self, asked: Asked) -> None:
+        for ids, future in asked:
             try:
                 row = (await self._engine.score([ids]))[0]
             except EngineError as error:

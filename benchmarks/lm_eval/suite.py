@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.base import SuiteAsk, SuiteRun
+from benchmarks.departures import caveat, departures
 from benchmarks.evaluate import Evaluation, first_of, refuse_other_conditions
 from benchmarks.lm_eval import data, punkt
 from benchmarks.lm_eval.config import LMEvalConfig
@@ -181,6 +182,7 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
             judge=judge,
             samples=samples,
         ),
+        departs=departures(asked=len(samples), published=len(task.eval_docs)),
         **run.who,
     )
     refuse_other_conditions(recorded(run.folder), evaluation, run.folder)
@@ -214,9 +216,8 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
         Kind.EVALUATION, {**evaluation.record("finished", len(samples), judge), "metrics": summary.values, "stderr": summary.errors}
     )
     stopped = f"; stopped by {run.budget.reached}" if run.budget.reached and summary.n < len(samples) else ""
-    return (
-        f"{suite}/{part.split}: {words(summary, part.headline, len(samples))}{_open(evaluation, samples, run)}{stopped}. Run: {run.folder}"
-    )
+    found_words = f"{words(summary, part.headline, len(samples))}{_open(evaluation, samples, run)}{stopped}"
+    return "\n  ".join(filter(None, (f"{suite}/{part.split}: {found_words}. Run: {run.folder}", caveat(evaluation.departs))))
 
 
 def _open(evaluation: Evaluation, samples: Sequence[Sample], run: SuiteRun) -> str:

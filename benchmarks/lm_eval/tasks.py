@@ -57,6 +57,7 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
     with as_lm_eval_seeds(), _quiet():
         try:
             task = ConfigurableTask(config=config)
+            found = task.eval_docs  # prepared when first asked for, with a bar of its own
         except HarnessError:
             raise
         except Exception as error:
@@ -66,7 +67,7 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
                 f"cannot get {config['dataset_path']} from the Hugging Face hub or its cache ({type(error).__name__}: "
                 f"{_first_line(error)}). {definition.home} Without a network, name a local copy: --data NAME=PATH"
             ) from error
-    expect_count(task.eval_docs, definition.expected, str(config["task"]) if data is None else f"{data} ({config['task']})")
+    expect_count(found, definition.expected, str(config["task"]) if data is None else f"{data} ({config['task']})")
     return task
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.base import Suite, SuiteAsk, SuiteRun
 from benchmarks.comparability import Conditions
+from benchmarks.departures import caveat, departures, judged_by
 from benchmarks.evaluate import Evaluation, Part, evaluate_all
 from harness.budget import Budget
 from harness.chat import Chat
@@ -144,14 +145,26 @@ async def _evaluate(session: Session, plan: Sequence[Variant]) -> list[str]:
         parts = [_part(session, variant, bar.notice) for variant in plan]
         at_once = 2 * (config.episodes or model.at_once)
         results = await evaluate_all(parts, session.place.folder, bar.finished, at_once=at_once, watch=session.watch)
-    return [f"{v.name}: {r.words()}\n  {r.details()}{_without_web(v, session.web)}" for v, r in zip(plan, results, strict=True)]
+    caveats = [caveat(part.evaluation.departs) for part in parts]
+    return [
+        "\n  ".join(filter(None, (f"{v.name}: {r.words()}", r.details(), _without_web(v, session.web), more)))
+        for v, r, more in zip(plan, results, caveats, strict=True)
+    ]
 
 
 def _without_web(variant: Variant, web: Web | None) -> str:
     """That the tools had nothing to search, where that is so."""
     if web is not None or all(task.web != OPEN_WEB for task in variant.tasks):
         return ""
-    return "\n  without a web: search and visit answered with an error (--web corpus:PATH or live)"
+    return "without a web: search and visit answered with an error (--web corpus:PATH or live)"
+
+
+def _departs(variant: Variant, judge: str, web: str | None) -> tuple[str, ...]:
+    """Only sets of the open web are published benchmarks; the others bring their own pages and lists of accepted answers."""
+    if all(task.web != OPEN_WEB for task in variant.tasks):
+        return ()
+    published = len(variant.questions.tasks.split(variant.split))
+    return judged_by(judge, departures(asked=len(variant.tasks), published=published, searches=True, web=web))
 
 
 def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> Part:
@@ -189,6 +202,7 @@ def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> 
         data=tasks.fingerprint,
         epochs=config.epochs,
         temperature=config.temperature,
+        departs=_departs(variant, sampler.judge.name, config.web),
         **session.who,
     )
     return Part(evaluation=evaluation, tasks=variant.tasks, sampler=sampler)

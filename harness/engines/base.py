@@ -82,7 +82,8 @@ class EngineConfig(Section):
     """hf: tokens of one prefill row."""
 
     reuse: bool = identity(True)
-    """Keep the key-value cache of prompts already read, for the next turn and for prompts that start alike."""
+    """Keep the key-value cache of prompts already read, for the next turn and for prompts that start alike. hf: given texts that start
+    alike, as the options of a multiple-choice question do, are scored in one pass."""
 
     threads: int | None = operational(None, ge=1)
     """hf: CPU threads of PyTorch, in effect for the whole process; none = its own choice. Take 1 where other work shares the cores."""

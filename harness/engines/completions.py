@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.engines.base import Capability, Request, Weights
+from harness.engines.client import UnreadableError
 from harness.engines.http import Endpoint
 from harness.errors import EngineError
 from harness.types import FinishReason, Ids, Span
@@ -61,11 +62,14 @@ class CompletionsEngine:
         return [float(p) for p in found[1 : len(ids)]]
 
     async def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
-        reply = await self._endpoint.ask("/completions", body, lambda said, _: said)
-        try:
-            choice = reply["choices"][0]
-        except (KeyError, IndexError, TypeError) as error:
-            raise EngineError(f"the endpoint's reply lacks choices[0] ({type(error).__name__})") from error
-        if not isinstance(choice, dict):
-            raise EngineError("the endpoint's choices[0] is no object")
-        return choice
+        return await self._endpoint.ask("/completions", body, _first_choice)
+
+
+def _first_choice(reply: dict[str, Any], retries: int) -> dict[str, Any]:
+    try:
+        choice = reply["choices"][0]
+    except (KeyError, IndexError, TypeError) as error:
+        raise UnreadableError(f"the reply lacks choices[0] ({type(error).__name__})") from error
+    if not isinstance(choice, dict):
+        raise UnreadableError("choices[0] of the reply is no object")
+    return choice

@@ -21,12 +21,13 @@ from harness.engines.base import Capability, EngineConfig, Request, Weights, wei
 from harness.engines.sampling import sample, uniforms
 from harness.engines.schedule import Job, Prefill, Row, Scheduler
 from harness.engines.slots import ATTENTION, Ints, SlotModel
+from harness.engines.trees import families, tree_of
 from harness.engines.worker import Call, EngineThread, Generation, Order, check_fit, check_lengths, checked_room, end_ids
 from harness.errors import EngineError
 from harness.types import FinishReason, Ids, Span
 
 _SCORE_TILE = 64  # scored sequences are padded to multiples of this length
-_SCORE_LOGITS = 2**26  # numbers in the logits of one scoring pass, at most (unless one sequence has more)
+_SCORE_LOGITS = 2**26  # numbers in the logits of one scoring pass, at most (unless one sequence alone has more)
 
 
 class HFEngine:
@@ -157,25 +158,43 @@ class HFEngine:
         order.succeed(Span(ids=ids, logprobs=logprobs, version=self.version, finish=finish))
 
     def _score(self, sequences: Sequence[Ids], temperature: float) -> list[list[float]]:
-        """Same-length batches with a fixed number of rows, so that here too neighbours change no bits."""
+        """Sequences that begin alike share one pass (``reuse``); a score's bits depend on what its call holds, and on no other."""
         scores: list[list[float]] = [[] for _ in sequences]
+        alone = list(range(len(sequences)))
+        if self._config.reuse:
+            vocabulary = self._model.model.config.get_text_config().vocab_size
+            groups = families(sequences, most=_SCORE_LOGITS // vocabulary)
+            for group in (group for group in groups if len(group) > 1):
+                self._score_tree(sequences, group, temperature, scores)
+            alone = [group[0] for group in groups if len(group) == 1]
+        self._score_alone(sequences, sorted(alone), temperature, scores)
+        return scores
+
+    def _score_tree(self, sequences: Sequence[Ids], group: Sequence[int], temperature: float, scores: list[list[float]]) -> None:
+        tree = tree_of([sequences[i] for i in group])
+        size = -(-len(tree.ids_N) // _SCORE_TILE) * _SCORE_TILE
+        logprobs = self._model.tree_logprobs(tree, size, temperature).tolist()
+        for i, path in zip(group, tree.paths, strict=True):
+            scores[i] = [logprobs[node] for node in path[1:]]
+
+    def _score_alone(self, sequences: Sequence[Ids], members: Sequence[int], temperature: float, scores: list[list[float]]) -> None:
+        """Same-length batches with a fixed number of rows, so that neighbours change no bits."""
         lengths: dict[int, list[int]] = {}
-        for i, ids in enumerate(sequences):
-            if len(ids) > 1:
-                tiled = min(-(-len(ids) // _SCORE_TILE) * _SCORE_TILE, self._config.context)
+        for i in members:
+            if len(sequences[i]) > 1:
+                tiled = min(-(-len(sequences[i]) // _SCORE_TILE) * _SCORE_TILE, self._config.context)
                 lengths.setdefault(tiled, []).append(i)
         vocabulary = self._model.model.config.get_text_config().vocab_size
-        for length, members in lengths.items():
+        for length, alike in lengths.items():
             rows = max(1, min(self._config.prefill_rows, _SCORE_LOGITS // (length * vocabulary)))
-            for start in range(0, len(members), rows):
-                batch = members[start : start + rows]
+            for start in range(0, len(alike), rows):
+                batch = alike[start : start + rows]
                 ids_RT = np.zeros((rows, length), dtype=np.int64)
                 for row, i in enumerate(batch):
                     ids_RT[row, : len(sequences[i])] = sequences[i]
                 logprobs_RT = self._model.sequence_logprobs(torch.from_numpy(ids_RT).to(self._model.device), temperature)
                 for row, i in enumerate(batch):
                     scores[i] = logprobs_RT[row, : len(sequences[i]) - 1].tolist()
-        return scores
 
     def _load(self, weights: Weights, version: int) -> str:
         given, held = dict(weights), self._model.model.state_dict()

@@ -10,7 +10,8 @@ kernels then sum in another order, and the last bits come to depend on the neigh
 
 It knows nothing of requests, sampling or threads, and serves decoders with full attention only.
 
-Axes: S slots, R rows, C tokens of a row, K key-value heads, G query heads of each, W positions, D head size, V vocabulary.
+Axes: S slots, R rows, C tokens of a row, T of a whole sequence, N nodes of a token tree, K key-value heads, G query heads of each,
+W positions, D head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from harness.engines.trees import TokenTree
 from harness.errors import EngineError
 
 Ints = NDArray[np.int64]
@@ -133,6 +135,24 @@ class SlotModel:
         ).logits[:, :-1]
         logprobs_RTV = torch.log_softmax(logits_RTV.float() / (temperature or 1.0), dim=-1)
         return logprobs_RTV.gather(2, ids_RT[:, 1:, None])[..., 0]
+
+    def tree_logprobs(self, tree: TokenTree, size: int, temperature: float) -> torch.Tensor:
+        """Log-probabilities [N] of the tree's tokens given their ancestors (0 for first tokens), in one pass padded to ``size``."""
+        nodes = len(tree.ids_N)
+        ids_1T, positions_1T = np.zeros((1, size), dtype=np.int64), np.zeros((1, size), dtype=np.int64)
+        ids_1T[0, :nodes], positions_1T[0, :nodes] = tree.ids_N, tree.positions_N
+        seen_TT = np.eye(size, dtype=np.bool_)  # padding sees itself, or its softmax would be of nothing
+        seen_TT[:nodes, :nodes] = tree.seen()
+        mask_TT = torch.zeros((size, size), dtype=self.model.dtype).masked_fill(~torch.from_numpy(seen_TT), float("-inf"))
+        logits_NV = self.model(
+            input_ids=torch.from_numpy(ids_1T).to(self.device),
+            position_ids=torch.from_numpy(positions_1T).to(self.device),
+            attention_mask=mask_TT.to(self.device).repeat(self._groups, 1)[None, None],
+            use_cache=False,
+        ).logits[0, :nodes]
+        logprobs_NV = torch.log_softmax(logits_NV.float() / (temperature or 1.0), dim=-1)  # lm-eval's own kernel: it errs alike
+        ids_N, parents_N = (torch.from_numpy(each).to(self.device) for each in (tree.ids_N, tree.parents_N.clip(0)))
+        return logprobs_NV[parents_N, ids_N].masked_fill(torch.from_numpy(tree.parents_N < 0).to(self.device), 0.0)
 
     def _mask(self, positions_RC: torch.Tensor, read: int) -> torch.Tensor:
         """0 up to each query's own position, -inf after it, repeated for the G query heads of a key head: [R, 1, G * C, read]."""

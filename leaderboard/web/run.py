@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from leaderboard.outcomes import bounds
 from leaderboard.records import EvaluationInfo, GroupInfo, RunInfo
 from leaderboard.rows import flatten
 from leaderboard.store import Store
@@ -184,14 +185,18 @@ def _evaluation(href: str, e: EvaluationInfo) -> EvaluationLine:
     return EvaluationLine(
         title=f"{e.benchmark} {e.split}".strip(),
         step="" if e.step is None else str(e.step),
-        score="not finished" if e.score is None else f"{percent(e.score)}",
+        score=percent(e.score) if e.score is not None else "no verdict" if e.finished else "not finished",
         interval="" if e.low is None or e.high is None else f"{percent(e.low)} to {percent(e.high)}",
         n=e.n,
         judge=e.judge,
         comparability=e.comparability,
+        departs=str((e.code_parts or {}).get("departs") or ""),
+        coverage=f"{e.coverage or 0.0:.0%}" if e.finished else "",
+        bounds=" to ".join(map(percent, bounds(e.score or 0.0, e.coverage or 0.0, e.truncated / max(e.n, 1)))) if e.finished else "",
         tokens="" if e.generated_tokens_total is None else f"{e.generated_tokens_total:,}",
         right=samples("right"),
         wrong=samples("wrong"),
+        none=samples("none"),
     )
 
 

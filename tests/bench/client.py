@@ -1,8 +1,8 @@
-"""One evaluation client against an endpoint, in a process of its own: prints samples, seconds and its peak memory as JSON.
+"""One evaluation client against an endpoint, in a process of its own: prints samples, seconds, CPU time and peak memory as JSON.
 
 ``python tests/bench/client.py ours|inspect|lm-eval URL SAMPLES IN_FLIGHT``. All three ask the same one-turn questions. Imports and the
 making of questions are not timed, everything else is: ours with its run log, judge and verdicts, inspect-ai with its log and scorer,
-lm-eval's API client alone (it keeps no records).
+lm-eval's API client alone (it keeps no records). CPU time, which other work on the machine changes least, counts the imports too.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def ours(url: str, asked: Questions, in_flight: int) -> float:
 
     async def run(folder: Path) -> float:
         endpoint = Endpoint(url, "stub", EndpointConfig(concurrency=in_flight))
+        (served,) = await endpoint.models()  # its context bounds what is asked of it, as in `harness eval`
         began = time.perf_counter()
         with Recorder(folder) as log:
             sampler = Sampler(
@@ -48,7 +49,7 @@ def ours(url: str, asked: Questions, in_flight: int) -> float:
                 chat=None,
                 env=lambda task: SearchEnv(web, SearchLimits()),
                 judge=ExactJudge(closed=True),
-                agent=AgentConfig(),
+                agent=AgentConfig(context_tokens=served.context),
                 log=log,
                 gate=asyncio.Semaphore(in_flight),
             )
@@ -105,8 +106,9 @@ CLIENTS = {"ours": ours, "inspect": inspect, "lm-eval": lm_eval}
 def main(name: str, url: str, samples: str, in_flight: str) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     seconds = CLIENTS[name](url, questions(int(samples)), int(in_flight))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"samples": int(samples), "seconds": seconds, "per_second": int(samples) / seconds, "peak_mb": peak}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found = {"samples": int(samples), "seconds": seconds, "per_second": int(samples) / seconds, "peak_mb": used.ru_maxrss / 1024}
+    print(json.dumps({**found, "cpu_ms": 1000 * (used.ru_utime + used.ru_stime) / int(samples)}))
 
 
 if __name__ == "__main__":

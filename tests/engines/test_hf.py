@@ -6,11 +6,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3ForCausalLM
 
 from harness.engines.base import EngineConfig, Request, weights_checksum
 from harness.engines.hf import HFEngine
@@ -127,6 +127,45 @@ def test_scores_do_not_depend_on_what_is_scored_beside_them(model_dir: Path) -> 
 
     together, alone = run(model_dir, SMALL, use)
     assert together == alone
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sequences_that_begin_alike_are_read_once_and_score_as_they_do_apart(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """Three documents of one long beginning, each a few endings, as multiple choice has them; one is the beginning of another."""
+    shots = random_ids(1, 90)
+    sequences = [shots + random_ids(doc, 12) + random_ids(100 * doc + ending, 1 + ending) for doc in (2, 3, 4) for ending in range(5)]
+    sequences += [sequences[4][:-2], sequences[3], random_ids(9, 70), (5,)]
+    read: list[int] = []
+    forward = Qwen3ForCausalLM.forward
+
+    def counted(self: Qwen3ForCausalLM, input_ids: torch.Tensor, **rest: Any) -> Any:
+        read.append(input_ids.numel())
+        return forward(self, input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(Qwen3ForCausalLM, "forward", counted)
+    scored = {}
+    for reuse in (False, True):
+        read.clear()
+        config = SMALL.model_copy(update={"reuse": reuse})
+        scored[reuse] = run(model_dir, config, lambda engine: engine.score(sequences, temperature)), sum(read)
+    (slow, slow_tokens), (fast, fast_tokens) = scored[False], scored[True]
+    assert [len(row) for row in fast] == [len(ids) - 1 for ids in sequences]
+    for ours, reference in zip(fast, slow, strict=True):
+        assert ours == pytest.approx(reference, abs=2e-5)
+    assert fast_tokens < slow_tokens / 3
+
+
+def test_what_is_scored_in_another_call_changes_no_bit(model_dir: Path) -> None:
+    documents = [[random_ids(doc, 60) + random_ids(ending, 9) for ending in range(4)] for doc in range(5)]
+
+    async def use(engine: HFEngine) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
+        at_once = list(await asyncio.gather(*(engine.score(document) for document in documents)))
+        return at_once, [await engine.score(document[::-1]) for document in documents[::-1]]
+
+    at_once, one_by_one = run(model_dir, SMALL, use)
+    assert at_once == [rows[::-1] for rows in one_by_one[::-1]]
 
 
 def test_spans_end_at_an_end_token_or_at_the_limit(model_dir: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from stub_endpoint import StubEndpoint
 
 from harness.engines.base import ChatEngine, ChatReply, ChatRequest, Request
-from harness.engines.client import Served, checked_url, seconds
+from harness.engines.client import Served, checked_url, proxy_of, seconds
 from harness.engines.completions import CompletionsEngine
 from harness.engines.http import Endpoint, EndpointConfig, _text
 from harness.engines.pace import Pace
@@ -193,6 +193,41 @@ def test_an_endpoint_is_a_chat_engine_and_a_token_engine_is_none() -> None:
 
     assert isinstance(Endpoint("http://host/v1", "m", EndpointConfig()), ChatEngine)
     assert not isinstance(ScriptedEngine(("x",), lambda text: [1]), ChatEngine)
+
+
+def test_the_environments_proxy_is_used_where_it_applies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with StubEndpoint(model="behind") as stub:
+        monkeypatch.setenv("HTTP_PROXY", stub.url.removesuffix("/v1"))
+
+        async def ask() -> tuple[Served, ...]:
+            endpoint = Endpoint("http://model.invalid:8000/v1", "m", EndpointConfig(retries=0))
+            try:
+                return await endpoint.models()
+            finally:
+                await endpoint.close()
+
+        assert [served.id for served in asyncio.run(ask())] == ["behind"]
+    assert proxy_of("http://model.invalid/v1") and proxy_of("https://model.invalid/v1") is None
+    monkeypatch.setenv("NO_PROXY", "model.invalid")
+    assert proxy_of("http://model.invalid:8000/v1") is None
+
+
+def test_with_token_ids_an_endpoint_rides_out_the_same_faults() -> None:
+    prompts = [(10 + i, 20 + i, 30 + i) for i in range(20)]
+
+    async def work(endpoint: Endpoint) -> tuple[list[Span], list[list[float]]]:
+        engine = CompletionsEngine(endpoint)
+        spans = await asyncio.gather(*(engine.generate(Request(ids=ids, max_tokens=2, temperature=0.0)) for ids in prompts))
+        return list(spans), await engine.score(prompts)
+
+    with StubEndpoint() as stub:
+        clean = asked(stub, work)
+    faults = {"500": 0.1, "broken": 0.05, "empty": 0.1, "cut": 0.05, "reset": 0.05, "hang": 0.05}
+    with StubEndpoint(faults=faults, seed=4) as stub:
+        assert asked(stub, work, timeout=3.0) == clean
+        assert stub.stats()["empty"] >= 2 and stub.stats()["answered"] == 40 + stub.stats()["cut"]
 
 
 def test_with_token_ids_an_endpoint_generates_and_scores_like_any_engine() -> None:

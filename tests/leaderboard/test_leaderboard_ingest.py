@@ -180,6 +180,42 @@ def quick_counts(engine: Engine) -> tuple[dict[tuple[int, str], list[int]], dict
     return {(row[0], row[1]): list(row[2:]) for row in tallies}, {(row[0], row[1], row[2]): list(row[3:]) for row in pairs}
 
 
+def before_counts(engine: Engine) -> None:
+    """Take away what revision 0005 added: the rows are then as the version before left them."""
+    added = ("DROP TABLE judge_tallies", "DROP TABLE judge_pairs")
+    added += ("ALTER TABLE evaluations DROP COLUMN outcomes", "ALTER TABLE evaluations DROP COLUMN truncated")
+    with engine.begin() as connection:
+        for one in (*added, "UPDATE alembic_version SET version_num = '0004'"):
+            connection.execute(text(one))
+
+
+def test_endings_and_cut_answers_are_counted_with_the_evaluation_and_by_an_upgrade(tmp_path: Path) -> None:
+    rng, head = random.Random(0), {"evaluation_id": "e", "benchmark": "miniweb", "split": "test", "step": 0, "n": 3, "judge": "exact"}
+    head |= {"model": "tiny", "method": "base", "seed": 0, "comparability": "c"}
+    tried = (("t0", True, "answered"), ("t0", True, "answered"), ("t1", False, "truncated"), ("t1", True, "answered"), ("t2", None, ""))
+    with Recorder(tmp_path / "runs" / "r") as log:
+        start(log, Recipe(model="tiny", method="base"))
+        log.record(Kind.EVALUATION, {"phase": "started", **head})
+        for index, (task, right, status) in enumerate(tried):
+            hops, place = 2 + (task == "t1"), index % 2
+            episode = Episode(
+                task_id=task, question="?", hops=hops, right=right, purpose="eval", evaluation="e", index=place, status=status
+            )
+            record_attempt(log, episode, rng)
+        log.record(Kind.EVALUATION, {"phase": "finished", **head})
+    ingest(tmp_path / "runs" / "r")
+    engine = database(tmp_path)
+    found = dump(engine)["evaluations"]
+    (whole,) = (row for row in Store(engine).scores() if (row["metric"], row["part"]) == ("pass@1", ""))
+    assert whole["outcomes"] == {"right": 3, "tool_outage": 1, "truncated": 1}
+    assert whole["score"] == 0.75 and whole["bounds"] == pytest.approx([0.5, 1.0])  # t2 is open, and half of t1
+    (cut,) = (row for row in Store(engine).scores() if (row["metric"], row["part"]) == ("pass@1", "hops=3"))
+    assert cut["score"] == 0.5 and cut["bounds"] == pytest.approx([0.5, 1.0])
+    before_counts(engine)
+    upgrade(engine)
+    assert dump(engine)["evaluations"] == found
+
+
 def test_counted_verdicts_are_those_of_a_slow_count_after_regrades_rewinds_and_an_upgrade(tmp_path: Path) -> None:
     run_dir, rng = build(tmp_path / "runs", SMALL), random.Random(0)
     build(tmp_path / "runs", Recipe(model="tiny", method="base", questions=4))
@@ -196,10 +232,7 @@ def test_counted_verdicts_are_those_of_a_slow_count_after_regrades_rewinds_and_a
     tallies, pairs = quick_counts(engine)
     assert len(pairs) >= 3 and sum(tallies[next(key for key in tallies if key[1] == "llm:a")]) == 12
     assert (tallies, pairs) == (slow_tallies(engine), slow_pairs(engine))
-    with engine.begin() as connection:  # the same rows as the version before left them
-        connection.execute(text("DROP TABLE judge_tallies"))
-        connection.execute(text("DROP TABLE judge_pairs"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+    before_counts(engine)
     upgrade(engine)
     assert quick_counts(engine) == (tallies, pairs)
     with Recorder(run_dir, writer="regrade") as log:

@@ -62,9 +62,13 @@ class EvaluationLine:
     n: int
     judge: str
     comparability: str
+    departs: str  # why no published result compares with it; empty where one does
+    coverage: str
+    bounds: str  # the score if every question without a verdict, and every truncated one, were wrong, and if it were right
     tokens: str
     right: str  # addresses of the filtered sample lists
     wrong: str
+    none: str  # those without a verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
