@@ -91,8 +91,17 @@ def clustered(values: Sequence[float], level: float = LEVEL) -> Interval:
     n = len(values)
     if n < 2:
         return Interval(value=sum(values) / max(n, 1), low=None, high=None, n=n, method="none")
-    mean, half = sum(values) / n, float(stdtrit(n - 1, 0.5 + level / 2)) * sqrt(_variance(values) / n)
+    mean, half = sum(values) / n, t_half_width(values, level)
     return Interval(value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half), n=n, method="clustered by question")
+
+
+def t_half_width(values: Sequence[float], level: float = LEVEL) -> float:
+    """Half-width of the t interval of the mean of two or more values.
+
+    >>> round(t_half_width([1.0, 3.0, 5.0]), 3)
+    4.968
+    """
+    return float(stdtrit(len(values) - 1, 0.5 + level / 2)) * sqrt(_variance(values) / len(values))
 
 
 def interval(runs: Sequence[Verdicts]) -> Interval:

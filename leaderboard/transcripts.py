@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +56,40 @@ MOST_SCANNED = 64 * 2**20  # bytes of log read in search of a step's credit even
 def read_token_credit(folder: Path, place: str, attempt_id: str) -> TokenCredit | None:
     """The per-token arrays that the step's credit event names for an attempt (``blob`` in its row); None where it recorded none.
 
-    The credit event follows the attempts of its step in the same file, so the search starts at the attempt's ``place``.
+    The credit event follows the attempts of its step, in the same file or in the writer's next, so the search starts at the attempt's
+    ``place``.
     """
-    name, _, offset = place.rpartition(":")
     try:
-        with (folder / "events" / name).open("rb") as file:
-            file.seek(int(offset))
-            while file.tell() - int(offset) < MOST_SCANNED and (line := file.readline()):
-                if b'"kind":"credit"' not in line[:200]:
-                    continue
-                row = next((r for r in json.loads(line)["data"]["rows"] if r["attempt_id"] == attempt_id), None)
-                if row is None or not row.get("blob"):
-                    return None
-                arrays = read_blob(folder, row["blob"])
-                return TokenCredit(advantages=tuple(arrays.get("advantages") or ()), ratios=tuple(arrays.get("ratios") or ()))
+        for line in _following(folder / "events", place):
+            if b'"kind":"credit"' not in line[:200]:
+                continue
+            row = next((r for r in json.loads(line)["data"]["rows"] if r["attempt_id"] == attempt_id), None)
+            if row is None or not row.get("blob"):
+                return None
+            arrays = read_blob(folder, row["blob"])
+            return TokenCredit(advantages=tuple(arrays.get("advantages") or ()), ratios=tuple(arrays.get("ratios") or ()))
     except (OSError, ValueError, KeyError, RunLogError):
         return None  # the page then shows the attempt's means, which the database holds
     return None
+
+
+def _following(events: Path, place: str) -> Iterator[bytes]:
+    """The lines from ``place`` on, at most ``MOST_SCANNED`` bytes of them, and into the writer's later files."""
+    name, _, offset = place.rpartition(":")
+    writer, _, number = name.removesuffix(".jsonl").rpartition("-")
+    start, scanned = int(offset), 0
+    for n in count(int(number)):
+        path = events / f"{writer}-{n}.jsonl"
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                yield line
+                scanned += len(line)
+                if scanned >= MOST_SCANNED:
+                    return
+        start = 0
 
 
 def read_transcript(folder: Path, place: str, blob: Mapping[str, Any] | None) -> Transcript:

@@ -128,7 +128,7 @@ class FakeLearner:
             tokens=tokens,
             seconds=0.0,
             version=self.version,
-            row_ratios={sample.attempt_id: 1.0 for sample in rows},
+            row_ratios={sample.attempt_id: (1.0,) * len(sample.behaviour) for sample in rows},
         )
 
     def logprobs(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:

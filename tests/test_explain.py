@@ -53,6 +53,7 @@ def test_paper_against_release_names_what_the_authors_code_does_differently() ->
         "denominator": ("engine", "learner"),
         "algorithm.group.zero_variance": ("drop", "keep"),
         "algorithm.objective.aggregate": ("token", "sequence"),
+        "algorithm.objective.kl_aggregate": ("trajectory", "token"),
         "algorithm.objective.dual_clip": (None, 3.0),
         "algorithm.objective.kl_clamp": (None, 10.0),
         "algorithm.guidance.search": ("verified", "release"),
@@ -62,10 +63,11 @@ def test_paper_against_release_names_what_the_authors_code_does_differently() ->
     }
 
 
-def test_the_paper_against_no_preset_differs_in_the_probes_alone() -> None:
+def test_the_paper_against_no_preset_differs_in_the_probes_and_in_what_the_kl_is_averaged_over() -> None:
     found = explained("--preset", "paper")
     assert [(row["key"], row["preset"], row["against"]) for row in found["differences"]] == [
-        ("algorithm.guidance.reuse_probes", False, True)
+        ("algorithm.objective.kl_aggregate", "trajectory", "token"),
+        ("algorithm.guidance.reuse_probes", False, True),
     ]
     assert found["against"] == "default" and found["not_reproduced"]["default"] == [] and found["not_reproduced"]["paper"]
     tiny = {row["key"] for row in explained("--preset", "paper", "--model", "tiny")["differences"]}

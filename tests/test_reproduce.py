@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.cli.reproduce import Arm, Bench, Reproduction, _report, reproductions
+from harness.cli.reproduce import Arm, Bench, Reproduction, _assigned, reproductions
+from harness.cli.reproduced import Done, report
 from harness.cli.run import resolve
 from harness.cli.study import Plan
 from harness.errors import HarnessError
 from harness.events import Kind, Recorder
+from harness.figures import Chart, Finding, Series
 
 TASKS = [f"task-{i}" for i in range(40)]
 BENCH = Bench(folder=Path("shared"), model="tiny", tasks="miniweb", steps=2, data=(), assignments=(), threads=1)
@@ -67,6 +72,11 @@ def written(folder: Path, right: int) -> Path:
     return folder
 
 
+def read(chosen: Reproduction, runs: dict[str, list[Path]], diagnoses: dict[str, list[Path]] | None = None) -> str:
+    """The report, its padding taken out."""
+    return re.sub(" +", " ", "\n".join(report(chosen, BENCH, Done(runs=runs, diagnoses=diagnoses or {}))))
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "verdict"), [(30, 4, "agrees"), (4, 30, "DISAGREES"), (20, 20, "undecided: our difference cannot be told from zero")]
 )
@@ -74,17 +84,87 @@ def test_the_report_says_whether_the_ordering_of_the_paper_is_ours(tmp_path: Pat
     chosen = Reproduction(
         title="t", columns=("GAIA",), arms=(Arm(name="a", paper=(35.92,)), Arm(name="b")), claims=(("a", "b"),), not_applicable="none of it"
     )
-    folders = {"a": [written(tmp_path / "a", ours)], "b": [written(tmp_path / "b", theirs)]}
-    report = "\n".join(_report(chosen, BENCH, folders))
-    assert "| a | 35.92 | " + f"{ours / 40:.1%} [" in report and "| b | not reported | " in report
-    assert f"a over b: {(ours - theirs) / 40:+.1%}" in report and verdict in report
-    assert "Not applicable here: none of it" in report
+    said = read(chosen, {"a": [written(tmp_path / "a", ours)], "b": [written(tmp_path / "b", theirs)]})
+    assert f"| a | 35.92 | {100 * ours / 40:.1f} [" in said and "| b | not reported | " in said
+    assert f"a over b: {100 * (ours - theirs) / 40:+.1f} (" in said and verdict in said
+    assert "Not applicable here: none of it" in said
+
+
+def measured(folder: Path, guided: int) -> Path:
+    """What a diagnosis of the reward under guidance leaves behind: two rollouts a task, a quarter of them right without guidance."""
+    tasks = [
+        {"task_id": task, "level": 2, "unguided": [float(n < 10)] * 2, "guided": [float(n < guided), 1.0] if n else []}
+        for n, task in enumerate(TASKS)
+    ]
+    (folder / "diagnostics").mkdir(parents=True)
+    (folder / "diagnostics" / "guided-reward.json").write_text(json.dumps({"data": {"tasks": tasks}}))
+    return folder
+
+
+def test_the_reward_under_guidance_stands_beside_the_score_after_training_and_decides_the_ordering(tmp_path: Path) -> None:
+    arms = (
+        Arm(name="none", guidance=(), paper=(57.9,)),
+        Arm(name="plan", guidance=("injection=plan",), paper=(85.7,)),
+        Arm(name="prefix", guidance=("injection=assistant-prefix",), paper=(74.5,)),
+    )
+    chosen = Reproduction(title="t", columns=("reward@1",), arms=arms, claims=(("plan", "prefix"), ("prefix", "none")))
+    runs = {arm.name: [written(tmp_path / arm.name, 8)] for arm in arms}
+    diagnoses = {"plan": [measured(tmp_path / "d-plan", 39)], "prefix": [measured(tmp_path / "d-prefix", 3)]}
+    said = read(chosen, runs, diagnoses)
+    assert "| method | paper: reward@1 | ours, while guided, untrained | ours: miniweb, tiny, after training, unguided | by seed |" in said
+    assert "| none | 57.90 | 25.0 [" in said and "| plan | 85.70 | 98.7 [" in said and "| prefix | 74.50 | 52.6 [" in said
+    assert said.count(" | 20.0 |\n") == 3 and "plan over prefix: +46.2 (" in said and "DISAGREES" not in said
+    assert "Orderings of the paper, and ours, while guided" in said
 
 
 def test_curves_are_told_as_means_over_quarters_of_the_training(tmp_path: Path) -> None:
-    chosen = Reproduction(title="f", arms=(Arm(name="a"),), curves={"groups/trainable": "groups"}, finding="more")
-    report = _report(chosen, BENCH, {"a": [written(tmp_path / "a", 1)]})
-    assert "| a | 4.00 | 8.00 | 8.00 | 12.00 |" in report
+    arms = (Arm(name="a"), Arm(name="b"))
+    chosen = Reproduction(title="f", arms=arms, curves={"groups/trainable": "groups"}, claims=(("a", "b"),), grows=("a",), finding="more")
+    runs = {"a": [written(tmp_path / "a", 1)], "b": [written(tmp_path / "b", 1)]}
+    said = read(chosen, runs)
+    assert "| a | 4.00 | 8.00 | 8.00 | 12.00 |" in said
+    assert "a over b: +0.00 (no interval from one seed); undecided" in said and "a, last quarter over first: +8.00 (no interval" in said
+    several = read(chosen, {name: folders * 3 for name, folders in runs.items()})
+    assert "| a | 4.00 (4.00 to 4.00) |" in several and "a, last quarter over first: +8.00 (+8.00 to +8.00); agrees" in several
+    assert "a over b: +0.00 (+0.00 to +0.00); undecided" in several
+
+
+def test_a_diagnosis_is_told_as_its_curves_over_all_seeds_and_its_words(tmp_path: Path) -> None:
+    folders = []
+    for seed, y in enumerate((1.0, 3.0)):
+        chart = Chart(title="Pass@4", x="turn", y="share", series=(Series(name="pass", points=((1.0, y), (2.0, 0.5))),))
+        finding = Finding(name="prefix-pass", title="t", step=0, summary=(f"said {seed}",), charts=(chart,), data={})
+        with Recorder(tmp_path / f"d{seed}") as log:
+            log.record(Kind.DIAGNOSTIC, finding.event("diagnostics/prefix-pass.json"))
+        folders.append(tmp_path / f"d{seed}")
+    said = read(Reproduction(title="f", diagnoses=("prefix-pass",), finding="barriers"), {}, {"prefix-pass": folders})
+    assert "| turn | pass |\n" in said and "| 1 | 2.00 (1.00 to 3.00) |" in said and "| 2 | 0.50 (0.50 to 0.50) |" in said
+    assert "- said 0" in said and "said 1" not in said and "Plot: d0/diagnostics/prefix-pass.png" in said
+    assert said.endswith("The paper's finding: barriers")
+
+
+def test_settings_go_to_runs_and_to_diagnoses_as_each_has_them() -> None:
+    known = reproductions()
+    both = ("learner.lr=0.1", "agent.max_turns=4", "samples=2")
+    assert _assigned(both, known["table7"]) == (both[:2], both[1:])
+    assert _assigned(both, known["table1"]) == (both, ()) and _assigned(both, known["fig3"]) == (
+        (),
+        both,
+    )  # what is unknown is refused there
+
+
+def test_an_evaluation_has_the_judge_and_the_limits_of_the_runs_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        ran.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("harness.cli.reproduce.subprocess.run", run)
+    chosen = ("judge=llm", "eval_limit=3", "agent.max_turns=4", "learner.lr=0.1")
+    replace(BENCH, folder=tmp_path, assignments=chosen).run(Arm(name="base"), 0)
+    settings = [ran[0][n + 1] for n, word in enumerate(ran[0]) if word == "--set"]
+    assert settings == ["judge=llm", "limit=3", "agent.max_turns=4"]
 
 
 def test_an_arm_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

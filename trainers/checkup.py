@@ -4,9 +4,9 @@ an update teach anything? Run by ``harness doctor --model``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf, isfinite
 from statistics import fmean
 
 from harness.checkup.base import Checkup, Verdict
@@ -36,7 +36,7 @@ async def sampler_agrees(engine: Engine, learner: Learner, prompts: Sequence[Ids
             for t, row in zip(trajectories, learned, strict=True)
             for theirs, ours in zip(t.behaviour_logprobs(), row[-t.sampled_tokens :], strict=True)
         ]
-        worst, mean = max(worst, *gaps), max(mean, fmean(gaps))
+        worst, mean = max(worst, _largest(gaps)), max(mean, fmean(gaps) if isfinite(sum(gaps)) else inf)
     at = " and ".join(f"{t:g}" for t in TEMPERATURES)
     found = f"{mean:.1e} nats a token in the mean, {worst:.1e} at most, at temperatures {at} ({dtype})"
     if (worst if dtype == "float32" else mean) <= AGREE[dtype]:
@@ -56,8 +56,8 @@ def padding_is_harmless(learner: Learner, rows: Sequence[Ids], dtype: str) -> Ch
     together = learner.logprobs(rows)
     changed = learner.logprobs([rows[0], *(row[::-1] for row in rows[1:])])[0]
     gaps = [abs(a - b) for x, y in zip((*alone, alone[0]), (*together, changed), strict=True) for a, b in zip(x, y, strict=True)]
-    found = f"{max(gaps):.1e} nats at most between rows alone and in company of lengths {min(map(len, rows))} to {max(map(len, rows))}"
-    if max(gaps) <= SAME[dtype]:
+    found = f"{_largest(gaps):.1e} nats at most between rows alone and in company of lengths {min(map(len, rows))} to {max(map(len, rows))}"
+    if _largest(gaps) <= SAME[dtype]:
         return Checkup(name="padding and packing", verdict=Verdict.OK, found=found)
     return Checkup(
         name="padding and packing",
@@ -78,7 +78,7 @@ def one_batch_is_learned(learner: Learner, rows: Sequence[Sample]) -> Checkup:
         if last <= LEARNED * first:
             break
     found = f"the loss of one batch goes from {first:.2f} to {last:.2f} nats a token within {OVERFIT_UPDATES} updates"
-    if math.isfinite(last) and last <= LEARNED * first:
+    if isfinite(last) and last <= LEARNED * first:
         return Checkup(name="one-batch overfit", verdict=Verdict.OK, found=found)
     return Checkup(
         name="one-batch overfit",
@@ -87,6 +87,11 @@ def one_batch_is_learned(learner: Learner, rows: Sequence[Sample]) -> Checkup:
         consequence="gradients do not reach the weights, or reach them wrongly: training would spend its budget without learning",
         remedy="look for frozen parameters and for layers that loading leaves uninitialised (transformers warns of them)",
     )
+
+
+def _largest(gaps: Sequence[float]) -> float:
+    """Infinite where a log-probability was not finite: ``max`` alone would pass over a NaN."""
+    return max(gaps) if all(map(isfinite, gaps)) else inf
 
 
 async def _sample(engine: Engine, prompt: Ids, temperature: float, tokens: int) -> Trajectory:

@@ -38,6 +38,8 @@ class RunConfig(Section):
     """Whose expert actions guide a task: its own, or another task's (the negative control)."""
     plan_noise: float = identity(0.0, ge=0, lt=1)
     """Task-irrelevant actions, taken from other tasks, put at random places of each plan; as a share of its actions (Table 5: 0.1, 0.2)."""
+    conversations: str | None = identity(None)
+    """SHA-256 of the file of expert conversations, filled in from ``--data sft=FILE`` (null: the question set's own conversations)."""
     denominator: Literal["engine", "learner"] = identity("engine")
     """Whose log-probabilities are the denominator of the ratio: those recorded when the engine sampled, or the learner's own, recomputed in
     the same context before the update (the authors' code)."""

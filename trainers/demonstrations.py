@@ -7,6 +7,7 @@ is trained.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from harness.chat import Chat, parse_turn
 from harness.envs.base import Env
 from harness.errors import DataError
-from harness.rows import Row, describe, each_row
+from harness.rows import Row, describe, each_row, read_text
 from harness.types import Action, Message, Span, Task, Trajectory
 
 
@@ -39,6 +40,11 @@ def read_conversations(path: Path, web: str) -> tuple[Task, ...]:
         raise DataError(f"{path}: holds no conversation, expected one a line: " + '{"messages": [...]}')
     _refuse(broken, len(rows))
     return tuple(tasks.values())
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of the file's text, which decides what a run was trained on. Raises ``DataError`` where it cannot be read."""
+    return hashlib.sha256(read_text(path).encode()).hexdigest()
 
 
 async def check(tasks: Sequence[Task], env: Callable[[Task], Env], chat: Chat, context_tokens: int) -> None:

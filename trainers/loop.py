@@ -38,6 +38,8 @@ T = TypeVar("T")
 class Log(Protocol):
     def record(self, kind: Kind, payload: Mapping[str, Any]) -> object: ...
 
+    def blob(self, data: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
     def sync(self) -> None: ...
 
 
@@ -232,7 +234,7 @@ class _Stepper:
             generated_tokens=state.generated_tokens + drawn,
             trained_tokens=state.trained_tokens + sum(len(s.behaviour) for s in samples),
         )
-        self._run.log.record(Kind.CREDIT, credit_record(state.step, samples, report))
+        self._run.log.record(Kind.CREDIT, credit_record(state.step, samples, report, self._run.log.blob))
         entry = step_record(state.step, groups, samples, report, mismatch, spent, after.generated_tokens)
         self._run.log.record(Kind.STEP, entry)
         self._run.progress(after, entry["metrics"])

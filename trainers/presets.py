@@ -58,6 +58,7 @@ PAPER = Preset(
         "denominator": "engine",
         "algorithm.group.zero_variance": "drop",
         "algorithm.objective.aggregate": "token",
+        "algorithm.objective.kl_aggregate": "trajectory",
         "algorithm.objective.dual_clip": None,
         "algorithm.objective.kl_clamp": None,
         "algorithm.guidance.search": "verified",
@@ -66,8 +67,7 @@ PAPER = Preset(
         "algorithm.guidance.merge": "union",
     },
     not_reproduced=(
-        "Eq. 11 as printed divides by the tokens of each group; here all sampled tokens of the mini-batch are the normaliser.",
-        "Eq. 11 as printed averages a KL summed over each trajectory; here the KL term has the normaliser of the policy term.",
+        "Eq. 11 is that of one group, and Algorithm 1 pools all of them; here those of a mini-batch are pooled (aggregate=group does not).",
         "The paper does not say whether groups of equal rewards stay in the batch; here they leave it (zero_variance=keep keeps them).",
         "The paper names no probe budget; ceil(log2 L) + 1 is used, which always ends the search.",
         "The wording of prompts and plans is this project's own.",
@@ -81,6 +81,7 @@ RELEASE = Preset(
         "denominator": "learner",
         "algorithm.group.zero_variance": "keep",
         "algorithm.objective.aggregate": "sequence",
+        "algorithm.objective.kl_aggregate": "token",
         "algorithm.objective.dual_clip": 3.0,
         "algorithm.objective.kl_clamp": 10.0,
         "algorithm.guidance.search": "release",
@@ -89,7 +90,6 @@ RELEASE = Preset(
         "algorithm.guidance.merge": "replace",
     },
     not_reproduced=(
-        "Where the authors' search settles on level 0, their code draws a fresh unguided group; here the failed group stays.",
         "Their OPSD has a gradient that does not depend on the teacher; here it does.",
         "A trajectory that the judge could not score counts as 0 there; here it leaves the group's statistics.",
         "Their loss is a mean over the sequences of a micro-batch of one; aggregate=sequence is the same mean over the whole mini-batch.",

@@ -1,11 +1,11 @@
-"""What a training step looked like, as the numbers of the run log. Pure."""
+"""What a training step looked like, as the numbers of the run log. Pure, but for the arrays that the caller's log stores."""
 
 from __future__ import annotations
 
 import resource
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -13,6 +13,9 @@ from typing import Any
 from harness.types import Group, Member, Outcome
 from trainers.learner.base import UpdateReport
 from trainers.sample import Sample
+
+CREDIT_TOKENS = 2**20
+"""Tokens of a step whose ratio and advantage are recorded one by one: at most 8 MiB. Of more, every row keeps an equal share, its first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +27,34 @@ class Spent:
     sync: float
 
 
-def credit_record(step: int, samples: Sequence[Sample], report: UpdateReport | None) -> dict[str, Any]:
-    """What each trained row earned, and the mean ratio its tokens had at the update."""
+def credit_record(
+    step: int,
+    samples: Sequence[Sample],
+    report: UpdateReport | None,
+    store: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    most: int = CREDIT_TOKENS,
+) -> dict[str, Any]:
+    """What each trained row earned. Where the update took a ratio, ``store`` keeps those of its tokens, and the row names the place.
+
+    An objective without a ratio (supervision, distillation) takes no advantage either.
+    """
     ratios = report.row_ratios if report else {}
-    rows = [
-        {
-            "attempt_id": s.attempt_id,
-            "advantage": s.advantages[0] if s.advantages else None,
-            "tokens": len(s.behaviour),
-            "guided": s.guided,
-            "ratio_mean": ratios.get(s.attempt_id),
-            "trained": True,
-        }
-        for s in samples
-    ]
+    kept = most // max(len(samples), 1)
+    rows = []
+    for s in samples:
+        found = ratios.get(s.attempt_id)
+        arrays = None if found is None else {"ratios": list(found[:kept]), "advantages": list(s.advantages[:kept])}
+        rows.append(
+            {
+                "attempt_id": s.attempt_id,
+                "advantage": None if found is None else s.advantages[0],
+                "tokens": len(s.behaviour),
+                "guided": s.guided,
+                "ratio_mean": fmean(found) if found else None,
+                "trained": True,
+                "blob": None if arrays is None else store(arrays),
+            }
+        )
     return {"step": step, "rows": rows}
 
 

@@ -26,6 +26,7 @@ class StepRollouts:
         task: Task,
         *,
         size: int,
+        first: int = 0,
         level: int = 0,
         guide: Guide = UNGUIDED,
         purpose: Purpose = Purpose.TRAIN,
@@ -34,10 +35,10 @@ class StepRollouts:
         """``size`` trajectories of one task at one level, in the order of their index."""
         if bool(guide) != (level > 0):
             raise HarnessError(f"{task.id}: level {level} with the guide {guide.words()!r}; level 0 has none, every other level has one")
-        first = Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, guide=guide, teacher=teacher)
-        draws = [replace(first, index=i) for i in range(size)]
+        draw = Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, guide=guide, teacher=teacher)
+        draws = [replace(draw, index=i) for i in range(first, first + size)]
         temperature = self.sampler.agent.temperature
-        return tuple(await asyncio.gather(*(self.sampler.attempt(draw, temperature=temperature) for draw in draws)))
+        return tuple(await asyncio.gather(*(self.sampler.attempt(one, temperature=temperature) for one in draws)))
 
     async def demonstration(self, task: Task) -> Trajectory:
         if self.sampler.chat is None:

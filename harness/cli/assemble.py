@@ -109,6 +109,14 @@ def refuse_evaluated(training: TaskSet, held_out: str, others: Sequence[TaskSet]
     refuse_overlap(training.split("train"), evaluation)
 
 
+def planned(tasks: tuple[Task, ...], plans: str, noise: float, seed: int) -> tuple[Task, ...]:
+    """Tasks with the plans that a run or a diagnosis guides them with: their own, or ``other`` tasks', and noise among the actions."""
+    from trainers.guidance.noise import with_plan_noise
+    from trainers.state import with_foreign_plans
+
+    return with_plan_noise(with_foreign_plans(tasks) if plans == "other" else tasks, noise, seed)
+
+
 def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engine:
     from transformers.utils import logging
 

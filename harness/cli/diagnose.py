@@ -1,4 +1,4 @@
-"""``harness diagnose``: what guidance does to a model, as the paper measures it (Figures 3, 4, 6 and 8), without training anything.
+"""``harness diagnose``: what guidance does to a model, as the paper measures it (Figures 3, 4, 6, 8, Table 7); nothing is trained.
 
 Of a run: its newest checkpoint, over its own tasks and with its own settings; the result joins the run's log and page. Of a model: a run
 of its own, which holds nothing else.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.tasks import TaskSet
     from trainers.diagnostics.lab import Lab
 
-OF_A_RUN = ("tasks", "seed", "engine", "judge", "web", "plans", "agent", "search", "generation")
+OF_A_RUN = ("tasks", "seed", "engine", "judge", "web", "plans", "plan_noise", "agent", "search", "generation")
 """Settings that a diagnosis takes over from the run that it looks at."""
 
 
@@ -47,12 +47,14 @@ class DiagnoseConfig(Section):
     """Only the first so many tasks."""
     plans: Literal["own", "other"] = identity("own")
     """Whose expert actions guide a task: its own, or another task's (the negative control)."""
+    plan_noise: float = identity(0.0, ge=0, lt=1)
+    """Task-irrelevant actions put at random places of each plan, as a share of its actions (Table 5)."""
     injection: Injection = identity("plan")
     """How the actions are given (Table 7): plan, assistant-prefix, messages or step."""
     injected: Injected | None = identity(None)
     """Only for injection messages: whether the unguided view keeps the replayed turns (keep) or not (drop)."""
     seed: int = identity(0)
-    """Seeds every sampled token."""
+    """Seeds every sampled token, and what plan_noise puts in."""
     samples: int = identity(8, ge=1)
     """Trajectories per group (N)."""
     groups: int = identity(4, ge=1)
@@ -62,7 +64,7 @@ class DiagnoseConfig(Section):
     continuations: int = identity(32, ge=1)
     """prefix-pass: unguided continuations from every state (K)."""
     level: int | None = identity(None, ge=1)
-    """delta-logit and prefix-pass: expert actions in the prompt of the trajectories that are looked at (null: the whole plan)."""
+    """delta-logit, prefix-pass and guided-reward: expert actions given to the trajectories that are looked at (null: all)."""
     clip: float = identity(0.2, gt=0, lt=1)
     """off-policy-risk: the epsilon of Eq. 11 beyond which a ratio counts as clipped."""
     recovery: float = identity(0.5, gt=0, le=1)
@@ -95,7 +97,7 @@ class Sources:
     directory: Path
 
 
-@click.command("diagnose", short_help="Measure what guidance does to a model: figures 3, 4, 6 and 8 of the paper.")
+@click.command("diagnose", short_help="Measure what guidance does to a model: figures 3, 4, 6, 8 and table 7 of the paper.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
     "--run", "run_dir", type=click.Path(path_type=Path), help="A training run: its directory, or its name under $HARNESS_HOME/runs."
@@ -111,7 +113,7 @@ class Sources:
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. continuations=8; may be repeated.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def diagnose(names: tuple[str, ...], form: str, **options: Any) -> None:
-    """Diagnose a run or a model. NAME: delta-logit, prefix-pass, off-policy-risk, turns; several share one start.
+    """Diagnose a run or a model. NAME: delta-logit, prefix-pass, off-policy-risk, guided-reward, turns; several share one start.
 
     Each writes diagnostics/NAME.json and NAME.png into the run directory, prints what it found, and stands on the run's page.
     """
@@ -192,17 +194,15 @@ def _find_sources(config: DiagnoseConfig, data: Sequence[str]) -> Sources:
 async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, sources: Sources, log: Recorder) -> list[Finding]:
     """Open the parts, run the diagnostics one after the other, keep each as soon as it is there."""
     from harness.chat import Chat
-    from harness.cli.assemble import environments, open_engine, open_judge
+    from harness.cli.assemble import environments, open_engine, open_judge, planned
     from harness.web import open_web
     from judges.attempts import Sampler
     from judges.base import close_judge
     from trainers.diagnostics import load_diagnostic
     from trainers.diagnostics.lab import Amounts, Lab, Unrecorded
     from trainers.diagnostics.logits import ModelLogits
-    from trainers.state import with_foreign_plans
 
     questions, directory = sources.questions, sources.directory
-    tasks = questions.split(config.split)
     chat = Chat.load(directory)
     engine, judge = open_engine(config.engine, directory, config.generation), open_judge(config.judge, questions.closed)
     try:
@@ -217,7 +217,7 @@ async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, s
                 gate=asyncio.Semaphore(config.generation.slots),
             ),
             engine=engine,
-            tasks=(with_foreign_plans(tasks) if config.plans == "other" else tasks)[: config.limit],
+            tasks=planned(questions.split(config.split), config.plans, config.plan_noise, config.seed)[: config.limit],
             logits=ModelLogits(directory),
             amounts=Amounts(**{key: getattr(config, key) for key in Amounts.__dataclass_fields__}),
             inject=injection(config.injection, config.injected),

@@ -1,12 +1,16 @@
 """``harness reproduce``: the paper's tables and figures in small, the paper's numbers beside ours.
 
-What each one runs is data (``reproductions.toml``). Every arm is an ordinary ``harness run`` or ``harness eval`` in a folder that is named
-by its settings, so tables share finished runs, and an interrupted reproduction continues where it was.
+What each one runs is data (``reproductions.toml``). Every arm is an ordinary ``harness run``, ``harness eval`` or ``harness diagnose`` in a
+folder that is named by its settings, so tables share finished runs, and an interrupted reproduction continues where it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,18 +22,30 @@ from typing import Any
 
 import click
 
-from harness.cli.study import Training, Verdicts, finished, last_evaluation, steps_of, train, verdicts
+from harness.cli.reproduced import GUIDED, Done, report
+from harness.cli.study import Training, finished, train
 from harness.errors import HarnessError, unknown
+
+OF_AN_EVALUATION = {name: name for name in ("agent", "search", "generation", "judge", "web", "engine", "episodes")} | {
+    "eval_limit": "limit",
+    "eval_split": "split",
+}
+"""Settings of a run, by what ``harness eval`` calls them; the others decide training alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One row: a training run, the untrained model (``trainer`` empty), or another evaluation of the run of arm ``of``."""
+    """One row: a training run, the untrained model (``trainer`` empty), or another evaluation of the run of arm ``of``.
+
+    ``guidance``: the paper's number is the reward of the untrained model while it is guided so (settings of ``harness diagnose``); empty:
+    while it is not guided, as the diagnoses of the other arms measure it too.
+    """
 
     name: str
     trainer: str = ""
     of: str = ""
     set: tuple[str, ...] = ()
+    guidance: tuple[str, ...] | None = None
     paper: tuple[float, ...] = ()
     shown: bool = True
 
@@ -43,7 +59,9 @@ class Reproduction:
     arms: tuple[Arm, ...] = ()
     claims: tuple[tuple[str, str], ...] = ()
     curves: Mapping[str, str] = field(default_factory=dict)
+    grows: tuple[str, ...] = ()
     diagnoses: tuple[str, ...] = ()
+    diagnosis: tuple[str, ...] = ()
     finding: str = ""
     not_applicable: str = ""
 
@@ -61,6 +79,7 @@ def _parse(name: str, entry: Mapping[str, Any]) -> Reproduction:
             trainer=row.get("trainer", ""),
             of=row.get("of", ""),
             set=tuple(row.get("set", ())),
+            guidance=tuple(row["guidance"]) if "guidance" in row else None,
             paper=tuple(row.get("paper", ())),
             shown=row.get("shown", True),
         )
@@ -68,11 +87,11 @@ def _parse(name: str, entry: Mapping[str, Any]) -> Reproduction:
     )
     names = {arm.name for arm in arms}
     claims = tuple((better, worse) for better, worse in entry.get("claims", ()))
-    missing = {arm.of for arm in arms if arm.of} | {part for claim in claims for part in claim}
+    missing = {arm.of for arm in arms if arm.of} | {part for claim in claims for part in claim} | set(entry.get("grows", ()))
     if missing - names:
         raise HarnessError(f"reproductions.toml, {name}: no arm is called {', '.join(sorted(missing - names))}")
     rest = {key: value for key, value in entry.items() if key not in ("arms", "claims")}
-    for key in ("columns", "diagnoses"):
+    for key in ("columns", "diagnoses", "diagnosis", "grows"):
         rest[key] = tuple(rest.get(key, ()))
     return Reproduction(arms=arms, claims=claims, **rest)
 
@@ -88,6 +107,7 @@ class Bench:
     data: tuple[str, ...]
     assignments: tuple[str, ...]
     threads: int
+    measuring: tuple[str, ...] = ()  # settings of every diagnosis
 
     def run_dir(self, arm: Arm, seed: int) -> Path:
         """Named by everything that decides the run, so that two tables with the same arm share it."""
@@ -118,12 +138,30 @@ class Bench:
         for text in self.data:
             command += ["--data", text]
         for text in (*self.assignments, *arm.set):
-            if text.split(".")[0] in ("agent", "search", "generation"):
-                command += ["--set", text]
+            if renamed := OF_AN_EVALUATION.get(section := _section(text)):
+                command += ["--set", renamed + text.removeprefix(section)]
         click.echo(f"{folder.name}: evaluating")
         done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, env=_environment(self.threads), check=False)
         if done.returncode:
             raise HarnessError(f"{folder.name} failed: {done.stderr.strip()}")
+
+    def diagnose(self, name: str, settings: Sequence[str], seed: int) -> Path:
+        """Run one diagnostic of the untrained model, unless that was done; returns its folder."""
+        chosen = (*settings, *self.measuring)
+        words = "\x1f".join((self.model, self.tasks, name, *sorted(chosen), *self.data))
+        folder = self.folder / f"{name}-{Path(self.model).name}-{self.tasks}-{hashlib.sha256(words.encode()).hexdigest()[:8]}-s{seed}"
+        if finished(folder):
+            click.echo(f"{folder.name}: finished already")
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)  # it was cut short, and holds nothing to go on from
+        command = [sys.executable, "-m", "harness.cli.main", "diagnose", name, "--model", self.model, "--tasks", self.tasks]
+        command += ["--seed", str(seed), "--out", str(folder)]
+        command += [part for text in self.data for part in ("--data", text)] + [part for text in chosen for part in ("--set", text)]
+        click.echo(f"{folder.name}: diagnosing")
+        done = subprocess.run(command, capture_output=True, text=True, env=_environment(self.threads), check=False)
+        if done.returncode:
+            raise HarnessError(f"harness diagnose {name} failed: {done.stderr.strip()}")
+        return folder
 
 
 @click.command(short_help="Run a table or figure of the paper in small, and print both.")
@@ -134,7 +172,9 @@ class Bench:
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from 0.")
 @click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Training steps of every arm.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run; may be repeated.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run or diagnosis that has it; may be repeated."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report there as Markdown.")
 def reproduce(
     name: str,
@@ -153,22 +193,21 @@ def reproduce(
     known = reproductions()
     if name not in known:
         raise unknown("table or figure", name, known)
+    chosen = known[name]
+    trained, measured = _assigned(assignments, chosen)
     bench = Bench(
         folder=home() / "studies" / "shared",
         model=model,
         tasks=tasks,
         steps=steps,
         data=data,
-        assignments=assignments,
+        assignments=trained,
         threads=max(1, (os.cpu_count() or 1) // jobs),
+        measuring=measured,
     )
-    chosen = known[name]
-    folders = _run_all(chosen, bench, seeds, jobs)
-    command = f"harness reproduce {name} --model {model} --tasks {tasks} --seeds {seeds} --steps {steps}"
-    command += "".join(f" --set {text}" for text in assignments)
-    lines = [f"# {chosen.title}", "", f"`{command}`", "", *_report(chosen, bench, folders)]
-    for kind in chosen.diagnoses:
-        lines += ["", f"## {kind}", "", "```", *_diagnose(kind, bench).splitlines(), "```"]
+    command = f"harness reproduce {name} --model {model} --tasks {tasks} --seeds {seeds}" + (f" --steps {steps}" if chosen.arms else "")
+    command += "".join(f" --data {shlex.quote(part)}" for part in data) + "".join(f" --set {shlex.quote(part)}" for part in assignments)
+    lines = [f"# {chosen.title}", "", f"`{command}`", "", *report(chosen, bench, _run_all(chosen, bench, seeds, jobs))]
     text = "\n".join(lines) + "\n"
     click.echo("\n" + text)
     if out is not None:
@@ -176,85 +215,33 @@ def reproduce(
         click.echo(f"written: {out}")
 
 
-def _run_all(chosen: Reproduction, bench: Bench, seeds: int, jobs: int) -> dict[str, list[Path]]:
-    """Folders by arm, one a seed; trained arms first, since others evaluate their checkpoints."""
-    folders: dict[str, list[Path]] = {}
+def _assigned(assignments: Sequence[str], chosen: Reproduction) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which of the settings go to runs and which to diagnoses; a setting that both have goes to both."""
+    from harness.cli.diagnose import DiagnoseConfig
+    from trainers.config import RunConfig
+
+    runs, diagnoses = bool(chosen.arms), bool(chosen.diagnoses) or any(arm.guidance is not None for arm in chosen.arms)
+    of_runs, of_diagnoses = (set(kind.model_fields) for kind in (RunConfig, DiagnoseConfig))
+    to_runs = tuple(text for text in assignments if runs and not (diagnoses and _section(text) in of_diagnoses - of_runs))
+    to_diagnoses = tuple(text for text in assignments if diagnoses and not (runs and _section(text) in of_runs - of_diagnoses))
+    return to_runs, to_diagnoses
+
+
+def _run_all(chosen: Reproduction, bench: Bench, seeds: int, jobs: int) -> Done:
+    """Everything that the report needs, one folder a seed; trained arms first, since others evaluate their checkpoints."""
+    runs: dict[str, list[Path]] = {}
     with ThreadPoolExecutor(jobs) as pool:
         for own in (True, False):
-            arms = [arm for arm in chosen.arms if (not arm.of) is own]
             pending = {
-                arm.name: [pool.submit(bench.run, arm, seed, folders[arm.of][seed] if arm.of else None) for seed in range(seeds)]
-                for arm in arms
+                arm.name: [pool.submit(bench.run, arm, seed, runs[arm.of][seed] if arm.of else None) for seed in range(seeds)]
+                for arm in chosen.arms
+                if (not arm.of) is own
             }
-            folders |= {arm: [future.result() for future in futures] for arm, futures in pending.items()}
-    return folders
-
-
-def _report(chosen: Reproduction, bench: Bench, folders: Mapping[str, Sequence[Path]]) -> list[str]:
-    from leaderboard.stats import compare, interval
-
-    lines: list[str] = []
-    shown = [arm for arm in chosen.arms if arm.shown]
-    scores = {arm.name: [_verdicts_of(folder) for folder in folders[arm.name]] for arm in shown}
-    if shown and not chosen.curves:
-        ours = f"ours: {bench.model}, {bench.tasks}"
-        header = ["method", *(f"paper: {column}" for column in chosen.columns), ours, "by seed"]
-        lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        for arm in shown:
-            found = interval(scores[arm.name])
-            paper = [f"{value:.2f}" for value in arm.paper] or ["not reported"] * len(chosen.columns)
-            bounds = "" if found.low is None or found.high is None else f" [{found.low:.1%}, {found.high:.1%}]"
-            seeds = ", ".join(f"{sum(v.values()) / len(v):.1%}" for v in scores[arm.name])
-            lines.append("| " + " | ".join([arm.name, *paper, f"{found.value:.1%}{bounds}", seeds]) + " |")
-    if chosen.claims:
-        lines += ["", "Orderings of the paper, and ours (difference of means, 95% interval over questions and seeds):", ""]
-        lines += [f"- {_claim(better, worse, compare(scores[better], scores[worse]))}" for better, worse in chosen.claims]
-    if chosen.curves:
-        lines += _curves(chosen, folders)
-    if chosen.finding:
-        lines += ["", f"The paper's finding: {chosen.finding}"]
-    if chosen.not_applicable:
-        lines += ["", f"Not applicable here: {chosen.not_applicable}"]
-    return lines
-
-
-def _claim(better: str, worse: str, found: Any) -> str:
-    if found is None:
-        return f"{better} over {worse}: not comparable, no question was answered by both"
-    bounds = "no interval" if found.low is None or found.high is None else f"{found.low:+.1%} to {found.high:+.1%}"
-    if not found.distinguishable:
-        verdict = "undecided: our difference cannot be told from zero"
-    else:
-        verdict = "agrees" if found.delta > 0 else "DISAGREES: here it is the other way round"
-    return f"{better} over {worse}: {found.delta:+.1%} ({bounds}); {verdict}"
-
-
-def _curves(chosen: Reproduction, folders: Mapping[str, Sequence[Path]], parts: int = 4) -> list[str]:
-    """Means of each metric over quarters of the training, averaged over the seeds."""
-    lines: list[str] = []
-    for metric, words in chosen.curves.items():
-        header = [words, *(f"quarter {part + 1}" for part in range(parts))]
-        lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        for name, runs in folders.items():
-            series = [[float(step[metric]) for step in steps_of(run) if metric in step] for run in runs]
-            cut = [[values[len(values) * p // parts : len(values) * (p + 1) // parts] for values in series] for p in range(parts)]
-            means = [[sum(piece) / len(piece) for piece in pieces if piece] for pieces in cut]
-            lines.append("| " + " | ".join([name, *(f"{sum(m) / len(m):.2f}" if m else "too few steps" for m in means)]) + " |")
-    return lines
-
-
-def _diagnose(kind: str, bench: Bench) -> str:
-    command = [sys.executable, "-m", "harness.cli.main", "diagnose", kind, "--model", bench.model, "--tasks", bench.tasks]
-    for text in bench.data:
-        command += ["--data", text]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(bench.threads), check=False)
-    if done.returncode:
-        raise HarnessError(f"harness diagnose {kind} failed: {done.stderr.strip()}")
-    return done.stdout
-
-
-def _verdicts_of(folder: Path) -> Verdicts:
-    return verdicts(folder, last_evaluation(folder)["evaluation_id"])
+            runs |= {arm: [future.result() for future in futures] for arm, futures in pending.items()}
+        wanted = {name: (name, chosen.diagnosis) for name in chosen.diagnoses}
+        wanted |= {arm.name: (GUIDED, (*chosen.diagnosis, *arm.guidance)) for arm in chosen.arms if arm.guidance}
+        pending = {key: [pool.submit(bench.diagnose, *what, seed) for seed in range(seeds)] for key, what in wanted.items()}
+        return Done(runs=runs, diagnoses={key: [future.result() for future in futures] for key, futures in pending.items()})
 
 
 def _newest_checkpoint(run: Path) -> Path:
@@ -262,6 +249,10 @@ def _newest_checkpoint(run: Path) -> Path:
     if not found:
         raise HarnessError(f"{run} has no checkpoint to evaluate; remove the folder and run this again")
     return found[-1]
+
+
+def _section(assignment: str) -> str:
+    return re.split(r"[.=]", assignment, maxsplit=1)[0]
 
 
 def _slug(name: str) -> str:

@@ -55,9 +55,9 @@ def run(**options: Any) -> None:
 
         follow()
         return
-    from harness.cli.training import find_sources, run_training
+    from harness.cli.training import find_sources, run_training, with_conversations
 
-    config = resolve(options)
+    config = with_conversations(resolve(options), options["data"])
     if options["dry_run"]:
         _explain(config, options["gpu_gib"])
         return

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +273,7 @@ def _plot(plan: Plan, seeds: int) -> None:
     for axis, (metric, title) in zip(axes, shown.items(), strict=True):
         for method, colour in colours.items():
             for seed in range(seeds):
-                values = [s.get(metric, 0.0) for s in steps_of(plan.run_dir(method, seed))][: plan.steps]
+                values = [s.get(metric, nan) for s in steps_of(plan.run_dir(method, seed))][: plan.steps]
                 axis.plot(values, color=colour, linewidth=1, alpha=0.8, label=method if seed == 0 else None)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("training step")

@@ -18,6 +18,7 @@ from harness.cli.assemble import (
     open_engine,
     open_judge,
     parse_data,
+    planned,
     provenance,
     question_set,
     refuse_evaluated,
@@ -38,12 +39,11 @@ from judges.attempts import Sampler
 from judges.base import close_judge
 from trainers.checkpoints import Checkpoints
 from trainers.config import RunConfig
-from trainers.demonstrations import check, read_conversations
-from trainers.guidance.noise import with_plan_noise
+from trainers.demonstrations import check, fingerprint, read_conversations
 from trainers.learner.deepspeed import DeepSpeedLearner
 from trainers.loop import Schedule, Training, train
 from trainers.phases import Material, Timeline, Trainer
-from trainers.state import RunState, with_foreign_plans
+from trainers.state import RunState
 
 CONVERSATIONS = "sft"
 """The name under which ``--data`` takes a file of expert conversations (its form: trainers/demonstrations.py)."""
@@ -58,6 +58,16 @@ class Sources:
     timeline: Timeline
     tasks: Mapping[Material, tuple[Task, ...]]
     judge: str
+
+
+def with_conversations(config: RunConfig, data: Sequence[str]) -> RunConfig:
+    """The configuration with the hash of the file that ``--data sft=FILE`` gives; a run that names another hash is refused."""
+    path = parse_data(data, (CONVERSATIONS,)).get(CONVERSATIONS)
+    found = None if path is None else fingerprint(path)
+    if config.conversations not in (None, found):
+        given = f"--data {CONVERSATIONS}={path} has {found}" if path else f"no --data {CONVERSATIONS}=FILE is given"
+        raise UsageError(f"conversations is {config.conversations}, but {given}; give the file that the setting means, or leave it out")
+    return config.model_copy(update={"conversations": found})
 
 
 def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
@@ -78,7 +88,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
         raise UsageError(f"--data {CONVERSATIONS}=FILE: {config.trainer} trains on no conversations; leave it out, or take sft")
     tasks: dict[Material, tuple[Task, ...]] = {}
     if Material.QUESTIONS in wanted:
-        tasks[Material.QUESTIONS] = _training_tasks(config, questions)
+        tasks[Material.QUESTIONS] = planned(questions.tasks.split("train"), config.plans, config.plan_noise, config.seed)
     if Material.DEMONSTRATIONS in wanted:
         tasks[Material.DEMONSTRATIONS] = _conversations(config, questions, conversations, directory)
     for material, found in tasks.items():
@@ -182,12 +192,6 @@ async def _train(config: RunConfig, place: RunPlace, sources: Sources, log: Reco
 def _origin(config: RunConfig, place: RunPlace) -> dict[str, object]:
     """What a checkpoint says of where it comes from, so that ``harness eval --model CHECKPOINT`` names the right row."""
     return {"model": config.model, "method": config.trainer, "seed": config.seed, "run_id": place.run_id}
-
-
-def _training_tasks(config: RunConfig, questions: QuestionSet) -> tuple[Task, ...]:
-    tasks = questions.tasks.split("train")
-    planned = with_foreign_plans(tasks) if config.plans == "other" else tasks
-    return with_plan_noise(planned, config.plan_noise, config.seed)
 
 
 def _conversations(config: RunConfig, questions: QuestionSet, path: Path | None, directory: Path) -> tuple[Task, ...]:

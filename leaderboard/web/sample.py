@@ -153,16 +153,7 @@ def _card(number: int, turn: Mapping[str, Any], tokens: tuple[TokenMark, ...], s
     thoughts = [t.strip() for t in THOUGHT.findall(text)]
     calls = tuple((str(a.get("name")), _arguments(a.get("arguments"))) for a in turn.get("actions") or [])
     plain = THOUGHT.sub("", text)
-    trained = sum(bool(t.tint) for t in tokens)
-    learned = (
-        ""
-        if sample.purpose == "eval"
-        else ", trained"
-        if trained == len(tokens) > 0
-        else f", {trained} trained"
-        if trained
-        else ", not trained"
-    )
+    learned = "" if sample.purpose == "eval" else ", trained" if sample.trained else ", not trained"
     return TurnCard(
         number=number + 1,
         thought="\n\n".join(t for t in thoughts if t),
@@ -171,7 +162,7 @@ def _card(number: int, turn: Mapping[str, Any], tokens: tuple[TokenMark, ...], s
         results=tuple(str(o) for o in turn.get("observations") or []),
         tool_errors=int(turn.get("tool_errors") or 0),
         tokens=tokens,
-        trained=trained > 0,
+        trained=sample.trained,
         tokens_words=f"{len(tokens)} sampled tokens{learned}",
     )
 
@@ -204,8 +195,12 @@ def _status_words(status: str, detail: str) -> str:
 def _credit_words(sample: SampleInfo) -> str:
     if sample.purpose == "eval":
         return ""
-    if sample.advantage is None or not sample.trained:
+    if not sample.trained:
         return "Not trained: no token of this attempt entered the loss."
+    if sample.advantage is None:
+        return "Trained by a loss that takes neither advantage nor ratio."
+    if not sample.advantage:
+        return "In the batch with advantage 0: only the penalty for leaving the reference policy reached its tokens."
     ratio = "" if sample.ratio_mean is None else f", mean ratio {sample.ratio_mean:.3f}"
     effect = "more" if sample.advantage > 0 else "less"
     return f"Trained: advantage {sample.advantage:+.2f}{ratio}. Its tokens were made {effect} likely under the unguided prompt."

@@ -208,9 +208,10 @@ def test_a_sealed_question_is_read_from_its_cipher_for_the_operator_only(tmp_pat
     assert "(withheld)" in client(tmp_path, show_gated=True).get("/runs/s/samples/b").text
 
 
-def test_tokens_show_their_own_ratios_where_the_log_holds_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file_bytes", [2**20, 1])  # the credit event lies in the attempt's own file, or in a later one
+def test_tokens_show_their_own_ratios_where_the_log_holds_them(file_bytes: int, tmp_path: Path) -> None:
     run_dir = tmp_path / "runs" / "r"
-    with Recorder(run_dir) as log:
+    with Recorder(run_dir, rotate_bytes=file_bytes) as log:
         start(log, Recipe(model="m", method="actguide", name="r"))
         spans = [{"ids": [1, 2], "logprobs": [-1.0, -0.5], "version": 0, "finish": "stop"}]
         blob = log.blob({"contexts": [[1]], "target": [[1]], "spans": spans, "pieces": [["one ", "two"]]})
@@ -243,6 +244,38 @@ def test_tokens_show_their_own_ratios_where_the_log_holds_them(tmp_path: Path) -
     text = client(tmp_path).get("/runs/r/samples/a").text
     assert 'class="tok up2 o2" title="id 1, log-prob -1.000, advantage +0.90, ratio 0.250"' in text
     assert 'class="tok down2 o4" title="id 2, log-prob -0.500, advantage -0.90, ratio 0.750"' in text
+
+
+@pytest.mark.parametrize(
+    ("advantage", "words"),
+    [
+        (0.9, "Trained: advantage +0.90, mean ratio 0.500. Its tokens were made more likely"),
+        (-0.9, "made less likely"),
+        (0.0, "In the batch with advantage 0"),
+        (None, "Trained by a loss that takes neither advantage nor ratio."),
+    ],
+)
+def test_what_was_trained_is_said_of_every_kind_of_loss(advantage: float | None, words: str, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "runs" / "r") as log:
+        start(log, Recipe(model="m", method="opsd", name="r"))
+        spans = [{"ids": [1], "logprobs": [-1.0], "version": 0, "finish": "stop"}]
+        blob = log.blob({"contexts": [[1]], "target": [[1]], "spans": spans, "pieces": [["one"]]})
+        row = {"attempt_id": "a", "task_id": "t", "question": "q", "web": "w", "gold": ["x"], "tags": {}, "purpose": "train", "blob": blob}
+        row |= {"evaluation_id": None, "step": 0, "level": 0, "index": 0, "status": "answered", "answer": "x", "detail": "", "usage": {}}
+        log.record(Kind.ATTEMPT, row | {"turns": [turn("one")], "hint": None})
+        ratio = None if advantage is None else 0.5
+        credit = {
+            "attempt_id": "a",
+            "advantage": advantage,
+            "tokens": 1,
+            "guided": False,
+            "ratio_mean": ratio,
+            "trained": True,
+            "blob": None,
+        }
+        log.record(Kind.CREDIT, {"step": 0, "rows": [credit]})
+    text = client(tmp_path).get("/runs/r/samples/a").text
+    assert words in text and "1 sampled tokens, trained" in text
 
 
 def test_the_stream_of_a_run_goes_on_where_the_reader_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,11 +63,11 @@ class OracleRollouts:
         self.calls: list[tuple[int, Purpose]] = []
 
     async def sample(
-        self, task: Task, *, size: int, level: int = 0, guide: Guide = UNGUIDED, purpose: Purpose = Purpose.TRAIN
+        self, task: Task, *, size: int, first: int = 0, level: int = 0, guide: Guide = UNGUIDED, purpose: Purpose = Purpose.TRAIN
     ) -> tuple[Member, ...]:
         assert bool(guide) is (level > 0)
         self.calls.append((level, purpose))
-        return tuple(member(task, level, i, purpose, self._reward(level, i, purpose)) for i in range(size))
+        return tuple(member(task, level, i, purpose, self._reward(level, i, purpose)) for i in range(first, first + size))
 
     @property
     def probed(self) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,13 @@ class Leaky(FakeLearner):
         return [[p - 0.01 * len(sequences) for p in logprobs_of(ids)] for ids in sequences]
 
 
+class Broken(FakeLearner):
+    """Its last number is no number."""
+
+    def logprobs(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
+        return [[*logprobs_of(ids)[:-1], math.nan] for ids in sequences]
+
+
 @dataclass
 class Pupil(FakeLearner):
     """Its loss is 4 nats and falls by ``speed`` with every update; it keeps what it was given."""
@@ -59,6 +67,11 @@ def test_an_engine_that_disagrees_with_the_learner_is_an_error_where_precision_d
     assert agreement(FakeLearner()) is Verdict.OK
     assert agreement(Shifted()) is Verdict.ERROR
     assert agreement(Shifted(), "bfloat16") is Verdict.OK
+
+
+def test_numbers_that_are_none_are_never_in_order() -> None:
+    assert agreement(Broken()) is agreement(Broken(), "bfloat16") is Verdict.ERROR
+    assert padding_is_harmless(Broken(), [(1, 2, 3), (4, 5, 6, 7, 8)], "float32").verdict is Verdict.ERROR
 
 
 def test_a_row_that_feels_its_neighbours_is_an_error() -> None:

@@ -18,12 +18,12 @@ from harness.envs.search import SearchEnv, SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import HarnessError, UsageError
 from harness.events import Kind, Recorder
-from harness.types import Action, Task, Trajectory
+from harness.types import Action, Score, ScoreStatus, Task, Trajectory
 from harness.web.base import Page
 from harness.web.corpus import CorpusWeb
 from judges.attempts import Sampler
 from judges.exact import ExactJudge
-from trainers.diagnostics import delta_logit, load_diagnostic, off_policy_risk, prefix_pass, turns
+from trainers.diagnostics import delta_logit, guided_reward, load_diagnostic, off_policy_risk, prefix_pass, turns
 from trainers.diagnostics.lab import Amounts, Lab, Unrecorded
 from trainers.diagnostics.off_policy_risk import Cell, Ratios, Risk, effective_share, ratios, recovered, risk, smallest_sufficient
 from trainers.guidance.inject import as_dropped_messages
@@ -212,16 +212,60 @@ def test_delta_logit_is_the_difference_of_the_two_views_by_turn() -> None:
 def test_means_by_turn_are_over_those_that_reach_it() -> None:
     assert delta_logit.mean_by_turn([(1.0, 2.0), (3.0,)]) == [2.0, 2.0]
     assert delta_logit.mean_by_turn([]) == []
+    assert delta_logit.mean_by_turn([(math.nan, 2.0), (1.0, 4.0)]) == [1.0, 3.0]
+    assert math.isnan(delta_logit.mean_by_turn([(math.nan,)])[0])
 
 
-def test_every_injection_can_be_diagnosed_but_replayed_turns_are_no_state_to_go_on_from() -> None:
+def test_every_injection_can_be_diagnosed_and_replayed_turns_are_states_to_go_on_from() -> None:
     bench, engine = lab(tasks=TASKS[:1])
     replayed = replace(bench, inject=as_dropped_messages)
     found = asyncio.run(off_policy_risk.diagnose(replayed))
     assert {row["percent"]: row["recovery"] for row in found.data["by_proportion"]} == {0: 0.0, 50: 0.0, 100: 1.0}
     assert all("<1>:" not in tiny_chat().decode(r.ids) for r in engine.requests), "actions were replayed, no plan was shown"
-    with pytest.raises(HarnessError, match="replayed turns are part of every state"):
-        asyncio.run(prefix_pass.diagnose(replayed))
+    engine.finished.clear()
+    found = asyncio.run(prefix_pass.diagnose(replayed))
+    (path,) = found.data["paths"]
+    assert (path["given"], path["judged"], path["successes"]) == (2, [4, 4, 4], [0, 0, 4])  # before either given turn, and the sampled one
+    shown = [tiny_chat().decode(r.ids).count("<tool_response>") for r in engine.finished if not r.session.startswith("0/")]
+    assert [shown.count(n) for n in range(3)] == [4, 4, 4]
+    shift = found.data["delta_logit_by_turn"]
+    assert shift[:2] == [None, None] and shift[2] > 0  # nothing was sampled in the given turns
+    assert "replayed, not sampled" in found.summary[-1]
+
+
+def test_the_reward_under_guidance_is_that_of_single_rollouts_on_their_own_and_guided() -> None:
+    bench, engine = lab()
+    found = asyncio.run(guided_reward.diagnose(bench))
+    assert found.data["reward"] == {"unguided": 0.0, "guided": 1.0}
+    assert found.data["tasks"] == [{"task_id": f"t{i}", "level": 2, "unguided": [0.0] * 2, "guided": [1.0] * 2} for i in range(2)]
+    assert found.summary[1] == "with the actions given: reward@1 100.0% [100.0%, 100.0%] (2 tasks, 2 rollouts each)"
+    shorter, _ = lab(Amounts(samples=2, level=1))
+    assert asyncio.run(guided_reward.diagnose(shorter)).data["reward"] == {"unguided": 0.0, "guided": 0.0}
+    assert all("eval" not in request.session for request in engine.requests), "nothing of it is an evaluation"
+
+
+class Silent:
+    """Reaches no verdict."""
+
+    name = "silent"
+
+    async def score(self, question: str, gold: tuple[str, ...], answer: str) -> Score:
+        return Score(value=None, status=ScoreStatus.PARSE_ERROR, layer="test")
+
+
+def test_a_rollout_without_a_verdict_counts_nowhere() -> None:
+    bench, _ = lab()
+    silent = replace(bench, sampler=replace(bench.sampler, judge=Silent()))
+    found = asyncio.run(guided_reward.diagnose(silent))
+    assert found.data["reward"] == {"unguided": None, "guided": None}
+    assert found.summary[0] == "without guidance: nothing was scored"
+    assert found.summary[2] == "8 rollouts could not be scored and count nowhere"
+
+
+def test_a_state_whose_continuations_have_no_verdict_is_not_one_that_fails() -> None:
+    path = prefix_pass.Path(task_id="t", level=1, given=0, success=True, judged=(2, 0, 4), successes=(0, 0, 1))
+    assert [path.reached[0], path.reached[2], path.rates[0], path.rates[2]] == [0.0, 1.0, 0.0, 0.25]
+    assert math.isnan(path.reached[1]) and math.isnan(path.rates[1])
 
 
 def test_without_expert_actions_there_is_nothing_to_diagnose() -> None:

@@ -12,6 +12,7 @@ import pytest
 from test_algorithms import OracleRollouts, Reward, actguide, advantages, collect, task_of, threshold
 
 from harness.config import build
+from harness.episode import Draw
 from harness.errors import HarnessError, UsageError
 from harness.types import Outcome, Purpose
 from trainers.algorithms.actguide import ActGuideConfig
@@ -92,12 +93,25 @@ def test_the_authors_search_uses_a_level_that_it_never_tried() -> None:
     assert (ours.level, [m.attempt.level for m in ours.members]) == (None, [0, 0])
 
 
-def test_the_authors_search_tries_level_0_and_where_that_suffices_the_group_stays() -> None:
-    lucky: Reward = lambda level, index, purpose: float(purpose is PROBE)  # noqa: E731
+def test_where_the_authors_search_settles_on_level_0_another_unguided_group_is_drawn() -> None:
+    lucky: Reward = lambda level, index, purpose: float(purpose is PROBE or index == 3)  # noqa: E731
     rollouts = OracleRollouts(lucky)
-    group = collect(actguide(search="release", reuse_probes=False), task_of(2), rollouts)
+    release = actguide(search="release", merge="replace", reuse_probes=False)
+    group = collect(release, task_of(2), rollouts)
+    assert rollouts.calls == [(0, TRAIN), (1, PROBE), (0, PROBE), (0, TRAIN)]
+    assert [(m.attempt.level, m.attempt.index, m.score.value) for m in group.members] == [(0, 2, 0.0), (0, 3, 1.0)]
+    assert (group.level, len(group.discarded), group.outcome) == (None, 2 + 4, Outcome.SOLVED)
+    assert advantages(release.credit([group])) == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5)])  # the failed group taught nothing
+    joined = collect(actguide(search="release", reuse_probes=False), task_of(2), OracleRollouts(lucky))
+    assert [m.attempt.index for m in joined.members] == [0, 1, 2, 3]
+    reused = collect(actguide(search="release"), task_of(2), rollouts := OracleRollouts(lucky))
     assert rollouts.calls == [(0, TRAIN), (1, PROBE), (0, PROBE)]
-    assert (group.level, [m.attempt.purpose for m in group.members]) == (None, [TRAIN, TRAIN])
+    assert [m.attempt.purpose for m in reused.members] == [TRAIN, TRAIN, PROBE, PROBE]
+
+
+def test_a_second_draw_of_the_same_level_is_another_draw() -> None:
+    seeds = {Draw(task=task_of(2), run_seed=0, purpose=TRAIN, index=index).seed(0) for index in range(4)}
+    assert len(seeds) == 4
 
 
 @pytest.mark.parametrize("levels", [1, 2, 5, 8, 13])

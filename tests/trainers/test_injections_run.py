@@ -11,6 +11,9 @@ import torch
 from harness.cli.main import cli, run_command
 from harness.events import Kind, current_events, read_blob
 from harness.tiny import model_dir
+from leaderboard.database import database_url, open_database
+from leaderboard.store import Store
+from leaderboard.web.sample import sample_page
 
 KINDS = (("plan", "null"), ("assistant-prefix", "null"), ("step", "null"), ("messages", "drop"), ("messages", "keep"))
 SMALL = {
@@ -38,9 +41,23 @@ def logprobs(model: Any, contexts: list[list[int]], spans: list[dict[str, Any]])
     return given[torch.tensor(sampled[1:])]
 
 
+def columns(earned: dict[str, Any]) -> tuple[list[float], list[float]]:
+    return earned["advantages"], earned["ratios"]
+
+
+def shown(home: Path, attempt: str) -> list[tuple[str, str]]:
+    """Advantage and ratio of every token, as the sample's page shows them."""
+    store = Store(open_database(database_url(home)))
+    run = store.run("run")
+    assert run is not None
+    sample = store.sample(run.key, attempt)
+    assert sample is not None
+    return [(token.advantage, token.ratio) for turn in sample_page(store, run, sample).turns for token in turn.tokens]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "injected"), KINDS)
-def test_a_real_step_has_the_ratios_of_the_two_views(kind: str, injected: str, tmp_path: Path) -> None:
+def test_a_real_step_has_the_ratios_of_the_two_views(kind: str, injected: str, tmp_path: Path, harness_home: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     settings = {**SMALL, "algorithm.guidance.injection": kind, "algorithm.guidance.injected": injected}
@@ -60,6 +77,10 @@ def test_a_real_step_has_the_ratios_of_the_two_views(kind: str, injected: str, t
         recorded = torch.tensor([p for z in blob["spans"] for p in z["logprobs"]], dtype=torch.float64)
         assert (recorded - seen).abs().max() < 1e-3
         assert row["ratio_mean"] == pytest.approx(float((trained - seen).exp().mean()), abs=1e-3)
+        earned = read_blob(folder, row["blob"])
+        assert earned["ratios"] == pytest.approx((trained - seen).exp().tolist(), abs=1e-3)
+        assert earned["advantages"] == pytest.approx([row["advantage"]] * row["tokens"], abs=1e-6)
+        assert shown(harness_home, row["attempt_id"]) == [(f"{a:+.2f}", f"{r:.3f}") for a, r in zip(*columns(earned), strict=True)]
         assert (blob["contexts"] == blob["target"]) is (not row["guided"] or injected == "keep")
         if row["guided"]:
             guided.append((trained - seen).exp())

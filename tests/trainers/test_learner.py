@@ -250,8 +250,17 @@ def test_splitting_a_trajectory_into_step_rows_changes_nothing(learner: Open, ag
     a = together.update(batch([whole, other], aggregate=aggregate))
     b = apart.update(batch([*parts, other], aggregate=aggregate))
     assert a.metrics["policy/grad_norm"] == pytest.approx(b.metrics["policy/grad_norm"], abs=1e-6)
-    assert a.row_ratios == pytest.approx(b.row_ratios, abs=1e-6)
+    assert {k: list(v) for k, v in a.row_ratios.items()} == {k: pytest.approx(list(v), abs=1e-6) for k, v in b.row_ratios.items()}
     assert largest_difference(weights(together), weights(apart)) < 1e-6
+
+
+def test_the_kl_of_a_trajectory_is_the_sum_over_its_tokens(learner: Open) -> None:
+    row = sample("a", 31, 1.0, seed=1)
+    summed, scaled = learner(), learner()
+    for _ in range(2):  # in the second the policy has left the reference
+        summed.update(batch([row], kl_coef=0.1, kl_aggregate="trajectory"))
+        scaled.update(batch([row], kl_coef=0.1 * len(row.behaviour)))
+    assert largest_difference(weights(summed), weights(scaled)) < 1e-6
 
 
 def test_recomputing_activations_changes_nothing(learner: Open) -> None:
@@ -300,7 +309,7 @@ def test_on_policy_the_ratio_is_one_and_the_kl_zero(learner: Open) -> None:
     assert report.metrics["policy/clip_fraction"] == 0.0
     assert report.metrics["mismatch/logprob_max"] < 1e-5
     assert report.version == one.version == 1
-    assert set(report.row_ratios) == {row.attempt_id for row in rows}
+    assert {attempt: len(ratios) for attempt, ratios in report.row_ratios.items()} == {r.attempt_id: len(r.behaviour) for r in rows}
     assert "mismatch/logprob_max" not in one.update(batch(rows)).metrics  # stale by now: no measure of the engine
 
 
@@ -312,7 +321,8 @@ def test_guided_and_unguided_tokens_are_reported_apart(learner: Open) -> None:
     assert report.metrics["ratio/unguided_mean"] == pytest.approx(1.0, abs=1e-5)
     assert report.metrics["ratio/guided_mean"] == pytest.approx(0.1, abs=1e-5)
     assert report.metrics["ratio/guided_lost_mass"] == pytest.approx(0.9, abs=1e-5)
-    assert report.row_ratios == pytest.approx({"plain": 1.0, "hinted": 0.1}, abs=1e-5)
+    assert list(report.row_ratios["plain"]) == pytest.approx([1.0] * 7, abs=1e-5)
+    assert list(report.row_ratios["hinted"]) == pytest.approx([0.1] * 7, abs=1e-5)
     assert report.tokens == report.metrics["tokens/trained"] == 14
     edges, counts = report.histograms["ratio/guided"]
     assert (edges[0], edges[-1]) == pytest.approx((1e-4, 1e2))
@@ -365,6 +375,9 @@ class FiniteLossWithoutGradient:
 
     def token_weights(self, minibatch: Sequence[Sample]) -> list[list[float]]:
         return [[1.0] * len(row.behaviour) for row in minibatch]
+
+    def penalty_scales(self, minibatch: Sequence[Sample]) -> list[float]:
+        return [1.0] * len(minibatch)
 
     def terms(self, tokens: Tokens) -> Terms:
         return Terms(loss_N=(tokens.logprobs_N * 0).sqrt(), metrics={})

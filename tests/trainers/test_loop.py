@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeLearner, PolicyEngine
+from learner_cases import sample
 from loop_bench import PER_ANSWER, RIGHT, TASKS, WRONG, Bench, by_index
 
 from harness.engines.base import Request, Weights
@@ -17,6 +19,8 @@ from harness.events import Kind
 from harness.types import Action, Ids
 from trainers.algorithms.actguide import ActGuide, ActGuideConfig
 from trainers.checkpoints import Best, Checkpoints
+from trainers.learner.base import UpdateReport
+from trainers.report import credit_record
 from trainers.sample import Sample
 from trainers.state import RunState, tasks_of_step, with_foreign_plans
 
@@ -262,12 +266,32 @@ def test_the_metrics_and_records_of_a_rescued_step_by_hand(tmp_path: Path) -> No
     assert [row["advantage"] for row in credit["rows"]] == [-0.5, -0.5, 1.5, -0.5] * 2
     assert [row["guided"] for row in credit["rows"]] == [False, False, True, True] * 2
     assert all(row["ratio_mean"] == 1.0 for row in credit["rows"])
+    arrays = [bench.log.blobs[row["blob"]["offset"]] for row in credit["rows"]]
+    assert [array["advantages"] for array in arrays] == [[row["advantage"]] * row["tokens"] for row in credit["rows"]]
+    assert [array["ratios"] for array in arrays] == [[1.0] * row["tokens"] for row in credit["rows"]]
     group = bench.log.of(Kind.GROUP)[0]
     assert (group["outcome"], group["level"], group["max_level"], group["probes"]) == ("rescued", 1, 1, [[1, True]])
     assert group["generated_tokens"] == right + 3 * wrong
     hints = {a["attempt_id"]: a["hint"] for a in bench.log.of(Kind.ATTEMPT)}
     assert sum(hint is not None for hint in hints.values()) == 4
     assert set(group["members"]) <= set(hints)
+
+
+def test_of_a_step_with_too_many_tokens_every_row_keeps_its_first() -> None:
+    rows = [sample("a", 12, 0.5, seed=1), sample("b", 12, -0.5, seed=2)]
+    ratios = {row.attempt_id: tuple(0.1 * n for n in range(len(row.behaviour))) for row in rows}
+    report = UpdateReport(metrics={}, histograms={}, tokens=14, seconds=0.0, version=1, row_ratios=ratios)
+    stored: list[Mapping[str, Any]] = []
+    record = credit_record(0, rows, report, lambda data: stored.append(data) or {"file": "f"}, most=7)  # type: ignore[func-returns-value]
+    assert stored == [{"ratios": [0.0, 0.1, 0.2], "advantages": [a] * 3} for a in (0.5, -0.5)]
+    assert [(row["tokens"], row["ratio_mean"]) for row in record["rows"]] == [(7, pytest.approx(0.3))] * 2
+
+
+def test_a_loss_without_a_ratio_has_no_advantage_to_show() -> None:
+    report = UpdateReport(metrics={}, histograms={}, tokens=7, seconds=0.0, version=1)
+    record = credit_record(0, [sample("a", 12, 1.0, seed=1)], report, lambda data: pytest.fail("nothing to store"))
+    (row,) = record["rows"]
+    assert (row["advantage"], row["ratio_mean"], row["blob"], row["trained"]) == (None, None, None, True)
 
 
 class SkewedLearner(FakeLearner):

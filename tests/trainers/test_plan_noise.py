@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
-from harness.cli.training import _training_tasks
+from harness.cli.assemble import planned
+from harness.cli.diagnose import OF_A_RUN, DiagnoseConfig
 from harness.errors import HarnessError
 from harness.types import Action, Task
 from trainers.config import RunConfig
@@ -51,11 +50,12 @@ def test_a_set_without_another_plan_is_refused() -> None:
         with_plan_noise(TASKS[:1], 0.9, 0)
 
 
-def test_a_run_trains_on_noisy_plans_also_where_they_are_another_tasks() -> None:
-    questions = SimpleNamespace(tasks=SimpleNamespace(split=lambda name: TASKS))
+def test_runs_and_diagnoses_guide_with_noisy_plans_also_where_they_are_another_tasks() -> None:
     lengths = {}
     for noise, plans in ((0.0, "own"), (0.4, "own"), (0.4, "other")):
-        config = RunConfig.model_validate({"plan_noise": noise, "plans": plans})
-        tasks = _training_tasks(config, questions)  # type: ignore[arg-type]
-        lengths[noise, plans] = {len(task.actions) for task in tasks}
+        lengths[noise, plans] = {len(task.actions) for task in planned(TASKS, plans, noise, 0)}
     assert lengths == {(0.0, "own"): {5}, (0.4, "own"): {7}, (0.4, "other"): {7}}
+
+
+def test_a_diagnosis_of_a_run_has_the_noise_of_the_run() -> None:
+    assert {"plans", "plan_noise", "seed"} <= set(OF_A_RUN) <= set(DiagnoseConfig.model_fields) & set(RunConfig.model_fields)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +14,10 @@ import torch
 from learner_cases import sample, uneven_samples
 
 from harness.errors import HarnessError
+from trainers.advantage import group_advantages
+from trainers.guidance.search import smallest_sufficient_level
 from trainers.objectives.base import Stream, Tokens
+from trainers.objectives.distill import forward_kl
 from trainers.objectives.policy_gradient import ClippedObjective, ObjectiveConfig, clipped_objective
 from trainers.sample import Sample
 
@@ -27,6 +33,27 @@ def one_token(ratio: float, advantage: float, **options: Any) -> tuple[float, fl
     result.loss.backward()
     assert new.grad is not None
     return result.loss.item(), new.grad.item()
+
+
+def signature(function: Callable[..., object]) -> list[tuple[str, object]]:
+    """Names with defaults (``...`` where there is none), a star before those that can only be given by name."""
+    found = inspect.signature(function).parameters.values()
+    return [("*" * (p.kind is p.KEYWORD_ONLY) + p.name, ... if p.default is p.empty else p.default) for p in found]
+
+
+def test_the_public_functions_are_called_as_they_are_documented() -> None:
+    given = ("logprobs_BT", "behaviour_BT", "reference_BT", "mask_BT", "advantages_B")
+    named = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": None, "kl_coef": 0.001, "kl": "k3", "aggregate": "token"}
+    named |= {"log_ratio_clamp": 20.0, "kl_clamp": None}
+    assert signature(clipped_objective) == [*((name, ...) for name in given), *((f"*{name}", value) for name, value in named.items())]
+    assert signature(group_advantages) == [("rewards", ...), ("groups", ...), ("*scale", "std"), ("*eps", 1e-6)]
+    assert signature(forward_kl) == [("teacher_logits_BTV", ...), ("student_logits_BTV", ...), ("mask_BT", ...)]
+    assert signature(smallest_sufficient_level) == [("succeeds", ...), ("levels", ...), ("budget", ...)]
+    result = clipped_objective(*(torch.zeros(1, 1) for _ in range(3)), torch.ones(1, 1), torch.zeros(1))
+    parts = ("loss", "policy_loss", "kl_loss", "clip_fraction", "dual_clip_fraction")
+    assert [getattr(result, name).item() for name in parts] == [0.0] * 5
+    found = smallest_sufficient_level(lambda k: k >= 2, 3, 3)
+    assert (found.level, found.probed) == (2, ((2, True), (1, False)))
 
 
 @pytest.mark.parametrize(
@@ -216,13 +243,64 @@ def test_flat_class_and_padded_function_are_one(aggregate: Any) -> None:
     assert (weights * objective.terms(tokens).loss_N).sum().item() == pytest.approx(expected.item(), abs=1e-15)
 
 
-@pytest.mark.parametrize("aggregate", ["token", "sequence"])
+GROUPS = (("x", 2), ("x", 6), ("y", 3))
+"""Group and number of sampled tokens of three trajectories."""
+
+
+def in_groups() -> list[Sample]:
+    return [replace(row_with(f"a{i}", n), group_id=group) for i, (group, n) in enumerate(GROUPS)]
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "policy", "kl"),
+    [
+        ("token", (1 / 11, 1 / 11, 1 / 11), (1 / 3, 1 / 3, 1 / 3)),
+        ("sequence", (1 / 6, 1 / 18, 1 / 9), (1 / 3, 1 / 3, 1 / 3)),
+        ("group", (1 / 16, 1 / 16, 1 / 6), (1 / 4, 1 / 4, 1 / 2)),
+    ],
+)
+def test_what_a_token_weighs_in_either_term(aggregate: Any, policy: tuple[float, ...], kl: tuple[float, ...]) -> None:
+    rows = [*in_groups(), replace(row_with("idle", 0), group_id="x")]
+    plain, summed = ClippedObjective(aggregate=aggregate), ClippedObjective(aggregate=aggregate, kl_aggregate="trajectory")
+    weights = [row[0] for row in plain.token_weights(rows)[:3]]
+    assert weights == pytest.approx(policy) and summed.token_weights(rows) == plain.token_weights(rows)
+    assert plain.penalty_scales(rows) == [1.0] * 4
+    assert [w * p for w, p in zip(weights, summed.penalty_scales(rows), strict=False)] == pytest.approx(kl)
+
+
+def test_equation_11_as_printed_by_hand() -> None:
+    torch.manual_seed(3)
+    total = sum(n for _, n in GROUPS)
+    new, old, ref, advantage = (torch.randn(total, dtype=F64) / 2 for _ in range(4))
+    objective = ClippedObjective(kl_coef=0.3, kl="k1", aggregate="group", kl_aggregate="trajectory")
+    rows = in_groups()
+    row_N = torch.repeat_interleave(torch.tensor([n for _, n in GROUPS]))
+    tokens = Tokens(
+        logprobs_N=new,
+        behaviour_N=old,
+        reference_N=ref,
+        advantages_N=advantage,
+        guided_N=torch.zeros(total, dtype=torch.bool),
+        penalty_N=torch.tensor(objective.penalty_scales(rows), dtype=F64)[row_N],
+    )
+    weights = torch.tensor([w for row in objective.token_weights(rows) for w in row], dtype=F64)
+    ours = float((weights * objective.terms(tokens).loss_N).sum())
+    gained = torch.minimum((new - old).exp() * advantage, (new - old).exp().clamp(0.8, 1.2) * advantage)
+    printed = []
+    for members in ((0, 1), (2,)):  # the trajectories of each group
+        inside = torch.isin(row_N, torch.tensor(members))
+        kl = [float((new - ref)[row_N == i].sum()) for i in members]
+        printed.append(float(gained[inside].sum()) / int(inside.sum()) - 0.3 * sum(kl) / len(members))
+    assert ours == pytest.approx(-sum(printed) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("aggregate", ["token", "sequence", "group"])
 def test_weights_of_a_minibatch_sum_to_one(aggregate: Any) -> None:
     weights = ClippedObjective(aggregate=aggregate).token_weights(uneven_samples())
     assert math.fsum(w for row in weights for w in row) == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("aggregate", ["token", "sequence"])
+@pytest.mark.parametrize("aggregate", ["token", "sequence", "group"])
 def test_step_rows_of_one_attempt_weigh_as_the_whole(aggregate: Any) -> None:
     objective = ClippedObjective(aggregate=aggregate)
     whole, other = sample("long", 30, 1.0, seed=0), sample("short", 9, 1.0, seed=1)
@@ -231,6 +309,9 @@ def test_step_rows_of_one_attempt_weigh_as_the_whole(aggregate: Any) -> None:
     apart, together = objective.token_weights([*parts, other]), objective.token_weights([whole, other])
     assert {w for row in apart[:3] for w in row} == set(together[0])
     assert apart[3] == together[1]
+    summed = ClippedObjective(aggregate=aggregate, kl_aggregate="trajectory")
+    scales, whole_scales = summed.penalty_scales([*parts, other]), summed.penalty_scales([whole, other])
+    assert [*scales[:1], scales[3]] == pytest.approx(whole_scales) and len(set(scales[:3])) == 1
 
 
 def test_lost_mass_is_what_small_ratios_take_from_positive_advantages() -> None:

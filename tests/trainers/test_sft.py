@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -14,16 +15,20 @@ import torch
 from fakes import MemoryLog, PolicyEngine, call, tiny_chat
 from learner_cases import largest_difference, save_model, uneven_samples
 
-from harness.config import Section
+from harness.cli.run import _place
+from harness.cli.training import with_conversations
+from harness.config import Section, differences
 from harness.envs.search import SYSTEM, TOOLS, SearchEnv, SearchLimits
 from harness.episode import AgentConfig
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
+from harness.registry import load
 from harness.tiny.world import make_tasks, make_world
 from harness.types import Task
 from harness.web.corpus import CorpusWeb
 from judges.attempts import Sampler
 from judges.exact import ExactJudge
 from trainers.algorithms.sft import SFT
+from trainers.config import run_config_type
 from trainers.demonstrations import check, demonstration, read_conversations
 from trainers.learner.base import LearnerConfig
 from trainers.learner.deepspeed import DeepSpeedLearner
@@ -131,6 +136,32 @@ def test_a_file_without_a_row_and_no_file_are_named(tmp_path: Path) -> None:
         read_conversations(written(tmp_path, ""), web="w")
     with pytest.raises(DataError, match="no such file"):
         read_conversations(tmp_path / "none.jsonl", web="w")
+
+
+def test_the_file_of_conversations_is_part_of_what_a_run_is(tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("first.jsonl", "second.jsonl"))
+    first.write_text("one\n"), second.write_text("two\n")
+    kind = run_config_type(load("trainers", "sft").config_type)
+    config = with_conversations(kind(trainer="sft"), [f"sft={first}"])
+    assert config.conversations == hashlib.sha256(b"one\n").hexdigest()
+    assert with_conversations(config, [f"sft={first}"]) == config
+    other = with_conversations(kind(trainer="sft"), [f"sft={second}"])
+    assert [(row.key, row.tag) for row in differences(config, other)] == [("conversations", "identity")]
+    assert with_conversations(kind(trainer="sft"), []).conversations is None
+    with pytest.raises(UsageError, match="give the file that the setting means"):
+        with_conversations(config, [f"sft={second}"])
+    with pytest.raises(UsageError, match="no --data sft=FILE is given"):
+        with_conversations(config, [])
+    with pytest.raises(DataError, match="no such file"):
+        with_conversations(kind(trainer="sft"), [f"sft={tmp_path / 'none'}"])
+
+
+def test_resuming_with_another_file_of_conversations_is_refused(tmp_path: Path) -> None:
+    kind = run_config_type(load("trainers", "sft").config_type)
+    place = _place(kind(trainer="sft", conversations="a"), tmp_path, resume=False)
+    assert _place(kind(trainer="sft", conversations="a"), place.folder, resume=True).resumed
+    with pytest.raises(UsageError, match="conversations was a, is now b"):
+        _place(kind(trainer="sft", conversations="b"), place.folder, resume=True)
 
 
 def test_conversations_that_the_model_cannot_hold_are_all_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ GUIDED = (True, True, True, False, False)
 """Clipped (Eq. 11): the first (A > 0 above 1.2), the third (A < 0 below 0.8) and the fourth."""
 
 
-def tally() -> Tally:
+def tally(name: str = "a") -> Tally:
     tokens = Tokens(
         logprobs_N=torch.tensor([math.log(r) for r in RATIOS], dtype=torch.float64),
         behaviour_N=torch.zeros(5, dtype=torch.float64),
@@ -26,7 +27,7 @@ def tally() -> Tally:
         guided_N=torch.tensor(GUIDED),
     )
     found = Tally()
-    found.add(ClippedObjective(kl_coef=0.0).terms(tokens), tokens, ["a", "b"], torch.tensor([0, 0, 0, 1, 1]))
+    found.add(ClippedObjective(kl_coef=0.0).terms(tokens), tokens, [(name, 3), ("b", 3)], torch.tensor([0, 0, 0, 1, 1]))
     return found
 
 
@@ -58,5 +59,17 @@ def test_a_mass_over_no_advantage_at_all_is_left_out() -> None:
     found = Tally()
     zeros = torch.zeros(2)
     tokens = Tokens(logprobs_N=zeros, behaviour_N=zeros, reference_N=None, advantages_N=zeros, guided_N=torch.tensor([True, True]))
-    found.add(ClippedObjective(kl_coef=0.0).terms(tokens), tokens, ["a"], torch.tensor([0, 0]))
+    found.add(ClippedObjective(kl_coef=0.0).terms(tokens), tokens, [("a", 3)], torch.tensor([0, 0]))
     assert "ratio/guided_clipped_mass" not in found.metrics()
+
+
+def test_every_tokens_ratio_is_kept_by_attempt_in_the_order_of_sampling() -> None:
+    one, two = tally(), tally("c")
+    one.merge(two)
+    assert {k: list(v) for k, v in one.row_ratios().items()} == {"a": [1.5, 0.5, 0.5], "b": [1.5, 1.0], "c": [1.5, 0.5, 0.5]}
+
+
+def test_rows_of_one_trajectory_are_joined_by_their_places_not_by_when_they_were_counted() -> None:
+    later, earlier = Tally(rows={("a", 9): array("f", [2.0])}), Tally(rows={("a", 4): array("f", [0.5, 1.0])})
+    later.merge(earlier)
+    assert list(later.row_ratios()["a"]) == [0.5, 1.0, 2.0]

@@ -22,6 +22,7 @@ import json, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
+from dataclasses import replace
 from learner_cases import sample, some_ids, uneven_samples
 from trainers.learner.base import LearnerConfig, TrainingDiverged
 from trainers.learner.deepspeed import DeepSpeedLearner
@@ -36,12 +37,14 @@ if int(os.environ.get("RANK", "0")):
 directory, out, settings = Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
 learner = DeepSpeedLearner(directory, LearnerConfig(lr=0.05, eps=0.1, weight_decay=0.0, **settings))
 rows = uneven_samples()
-step = Batch(minibatches=(rows[:1], rows[1:], rows), objective=ClippedObjective(kl_coef=0.1))  # one row: the others have nothing to do
+again = [replace(row, attempt_id=f"{row.attempt_id} again") for row in rows]
+step = Batch(minibatches=(rows[:1], rows[1:], again), objective=ClippedObjective(kl_coef=0.1))  # one row: the others have nothing to do
 first = learner.update(step)
 learner.save(out / "step-1")
 found = {
     "weights": {name: tensor.tolist() for name, tensor in learner.weights()},
-    "metrics": first.metrics, "tokens": first.tokens, "bins": first.histograms["ratio/guided"][1], "rows": first.row_ratios,
+    "metrics": first.metrics, "tokens": first.tokens, "bins": first.histograms["ratio/guided"][1],
+    "rows": {attempt: list(ratios) for attempt, ratios in first.row_ratios.items()},
     "logprobs": learner.logprobs([some_ids(n, seed=n) for n in (9, 2, 30, 1, 14)], temperature=0.7),
 }
 next(learner.weights())  # an abandoned walk
@@ -82,7 +85,7 @@ def run(model_dir: Path, out: Path, settings: dict[str, Any], launcher: Sequence
 def assert_agree(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert mine["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5, abs=1e-6)
     assert (mine["tokens"], mine["bins"]) == (theirs["tokens"], theirs["bins"])
-    assert mine["rows"] == pytest.approx(theirs["rows"], abs=1e-6)
+    assert mine["rows"] == {attempt: pytest.approx(ratios, abs=1e-6) for attempt, ratios in theirs["rows"].items()}
     assert list(mine["weights"]) == list(theirs["weights"])
     for name, values in mine["weights"].items():
         assert flat(values) == pytest.approx(flat(theirs["weights"][name]), abs=1e-6), name

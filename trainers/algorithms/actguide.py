@@ -45,15 +45,15 @@ class ActGuide(ZeroRL):
             return group
         fixed = fixed_level(len(task.actions), self._guidance.fixed_level, self._guidance.fixed_ratio)
         found, drawn = (Found(level=fixed), {}) if fixed else await self._find_level(task, rollouts)
-        guided: Sequence[Member] = ()
-        if found.level:
-            reused = drawn.pop(found.level, ()) if self._guidance.reuse_probes else ()
-            guided = reused or await self._draw(task, found.level, self._group.group_size, Purpose.TRAIN, rollouts)
-        return self._merge(group, found, guided, [member for members in drawn.values() for member in members])
+        fresh: Sequence[Member] = ()
+        if found.level is not None:  # 0, which only the authors' search ends at: another unguided group
+            size, reused = self._group.group_size, drawn.pop(found.level, ()) if self._guidance.reuse_probes else ()
+            fresh = reused or await self._draw(task, found.level, size, Purpose.TRAIN, rollouts, first=0 if found.level else size)
+        return self._merge(group, found, fresh, [member for members in drawn.values() for member in members])
 
-    async def _draw(self, task: Task, level: int, size: int, purpose: Purpose, rollouts: Rollouts) -> tuple[Member, ...]:
+    async def _draw(self, task: Task, level: int, size: int, purpose: Purpose, rollouts: Rollouts, *, first: int = 0) -> tuple[Member, ...]:
         guide = self._inject(task.actions, level) if level else UNGUIDED
-        return await rollouts.sample(task, size=size, level=level, guide=guide, purpose=purpose)
+        return await rollouts.sample(task, size=size, first=first, level=level, guide=guide, purpose=purpose)
 
     async def _find_level(self, task: Task, rollouts: Rollouts) -> tuple[Found, dict[int, tuple[Member, ...]]]:
         """Binary search, some rollouts a level. A level whose rollouts are all unscorable (an outage) says nothing and ends the search;
@@ -76,13 +76,13 @@ class ActGuide(ZeroRL):
             found: Found = end.value
             return found, drawn
 
-    def _merge(self, group: Group, found: Found, guided: Sequence[Member], spent: Sequence[Member]) -> Group:
-        """The group with its guided members; ``spent`` were drawn on the way and are not trained."""
-        replaced = bool(guided) and self._guidance.merge == "replace"
+    def _merge(self, group: Group, found: Found, fresh: Sequence[Member], spent: Sequence[Member]) -> Group:
+        """The group with the members that its failure called for; ``spent`` were drawn on the way and are not trained."""
+        replaced = bool(fresh) and self._guidance.merge == "replace"
         return Group(
             task=group.task,
             step=group.step,
-            members=(*(() if replaced else group.members), *guided),
+            members=(*(() if replaced else group.members), *fresh),
             level=found.level or None,
             probes=found.probed,
             discarded=(*(group.members if replaced else ()), *spent),

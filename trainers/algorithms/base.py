@@ -25,6 +25,7 @@ class Rollouts(Protocol):
         task: Task,
         *,
         size: int,
+        first: int = 0,
         level: int = 0,
         guide: Guide = UNGUIDED,
         purpose: Purpose = Purpose.TRAIN,
@@ -32,7 +33,8 @@ class Rollouts(Protocol):
     ) -> tuple[Member, ...]:
         """Draw ``size`` trajectories of one task; ``guide`` is what stands before the policy at a ``level`` > 0.
 
-        ``teacher`` also records how unguided trajectories look behind its hints. The seed of each depends on (run, purpose, step, task,
+        ``first`` is the index of the first of them: of an equal draw, other indices are other trajectories. ``teacher`` also records how
+        unguided trajectories look behind its hints. The seed of each depends on (run, purpose, step, task,
         level, index) only.
         """
         ...

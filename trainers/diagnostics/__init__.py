@@ -1,4 +1,4 @@
-"""Diagnostics of guidance by name (the paper's Figures 3, 4, 6 and 8). Each is ``async (Lab) -> Finding``; none trains anything."""
+"""Diagnostics of guidance by name (the paper's Figures 3, 4, 6, 8 and Table 7), each ``async (Lab) -> Finding``; none trains anything."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ DIAGNOSTICS: Mapping[str, str] = {
     "delta-logit": "trainers.diagnostics.delta_logit:diagnose",
     "prefix-pass": "trainers.diagnostics.prefix_pass:diagnose",
     "off-policy-risk": "trainers.diagnostics.off_policy_risk:diagnose",
+    "guided-reward": "trainers.diagnostics.guided_reward:diagnose",
     "turns": "trainers.diagnostics.turns:diagnose",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from statistics import fmean
 from typing import Any
 
@@ -82,8 +83,9 @@ async def influences(lab: Lab, members: Sequence[Member]) -> list[Influence]:
 
 
 def mean_by_turn(rows: Sequence[Sequence[float]]) -> list[float]:
-    """Mean over the rows that reach each turn."""
-    return [fmean([row[turn] for row in rows if len(row) > turn]) for turn in range(max(map(len, rows), default=0))]
+    """Mean over the rows that reach each turn with a number; NaN where none has one."""
+    known = [[row[turn] for row in rows if len(row) > turn and not isnan(row[turn])] for turn in range(max(map(len, rows), default=0))]
+    return [fmean(values) if values else nan for values in known]
 
 
 def curve(title: str, y: str, name: str, values: Sequence[float]) -> Chart:

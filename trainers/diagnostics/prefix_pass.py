@@ -2,6 +2,9 @@
 
 From every state of a guided trajectory, K unguided continuations are sampled: the turns before it are replayed, in the same environment
 and under the prompt without the plan, then the policy goes on by itself. The success of the state is that of its best continuation.
+
+Where guidance is itself made of replayed turns (injection ``messages``), there is no plan to take away: the history is the state. The
+states are those before each given turn, the question alone being the first, and those before each sampled one.
 """
 
 from __future__ import annotations
@@ -10,14 +13,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isnan, nan
 from statistics import fmean
 from typing import Any
 
 from harness.engines.base import Capability, Engine, Request, Weights, request_seed
-from harness.errors import HarnessError
 from harness.figures import Chart, Finding, Series
-from harness.types import Ids, Member, Purpose, Span
-from trainers.diagnostics.delta_logit import curve, influences, mean_by_turn
+from harness.guide import Guide
+from harness.types import Action, Ids, Member, Purpose, Span
+from trainers.diagnostics.delta_logit import Influence, curve, influences, mean_by_turn
 from trainers.diagnostics.lab import Lab, succeeded
 from trainers.rollouts import StepRollouts
 
@@ -50,23 +54,25 @@ class Replay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """One task: of each state before a turn, how many continuations were judged and how many succeeded."""
+    """One task: of each state before a turn, how many continuations were judged and how many succeeded. The first ``given`` turns were
+    replayed."""
 
     task_id: str
     level: int
+    given: int
     success: bool
     judged: tuple[int, ...]
     successes: tuple[int, ...]
 
     @property
     def reached(self) -> tuple[float, ...]:
-        """max Y over the continuations of each state: 1.0 or 0.0."""
-        return tuple(float(count > 0) for count in self.successes)
+        """max Y over the continuations of each state: 1.0 or 0.0, NaN where none of them could be judged."""
+        return tuple(float(c > 0) if n else nan for c, n in zip(self.successes, self.judged, strict=True))
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """Share of continuations that succeed."""
-        return tuple(c / max(n, 1) for c, n in zip(self.successes, self.judged, strict=True))
+        """Share of the judged continuations that succeed."""
+        return tuple(c / n if n else nan for c, n in zip(self.successes, self.judged, strict=True))
 
     @property
     def first(self) -> int | None:
@@ -77,6 +83,7 @@ class Path:
         return {
             "task_id": self.task_id,
             "level": self.level,
+            "given": self.given,
             "success": self.success,
             "judged": list(self.judged),
             "successes": list(self.successes),
@@ -86,15 +93,10 @@ class Path:
 
 async def diagnose(lab: Lab) -> Finding:
     """Pass@K of every state, with |Delta logit| of the same trajectories beside it."""
-    if any(lab.inject(task.actions, 1).replay for task in lab.guided_tasks):
-        raise HarnessError(
-            "prefix-pass goes on from the states of a guided trajectory without its guidance, but replayed turns are part of every state; "
-            "set injection to plan, assistant-prefix or step"
-        )
     members = await lab.guided_attempts()
     paths = await asyncio.gather(*(_path(lab, member) for member in members))
     passed, rates = mean_by_turn([p.reached for p in paths]), mean_by_turn([p.rates for p in paths])
-    influence = mean_by_turn([i.logit for i in await influences(lab, members)])
+    influence = _by_turn(paths, await influences(lab, members))
     k = lab.amounts.continuations
     both = tuple(
         Series(name=name, points=tuple((float(turn), value) for turn, value in enumerate(values, 1)))
@@ -104,7 +106,7 @@ async def diagnose(lab: Lab) -> Finding:
         Chart(
             title=f"Prefix Pass@{k}", x="turn", y="share of states before this turn from which the unguided policy succeeds", series=both
         ),
-        curve("|Delta logit| of the same turns", "mean |logit difference| of sampled tokens", "with and without plan", influence),
+        curve("|Delta logit| of the same turns", "mean |logit difference| of sampled tokens", "with and without guidance", influence),
     )
     return Finding(
         name="prefix-pass",
@@ -112,30 +114,55 @@ async def diagnose(lab: Lab) -> Finding:
         step=lab.step,
         summary=tuple(_summary(paths, passed, rates, influence, k)),
         charts=charts,
-        data={"k": k, "paths": [p.to_plain() for p in paths], "pass": passed, "rate": rates, "delta_logit_by_turn": influence},
+        data={
+            "k": k,
+            "paths": [p.to_plain() for p in paths],
+            "pass": _known(passed),
+            "rate": _known(rates),
+            "delta_logit_by_turn": _known(influence),
+        },
     )
 
 
 async def _path(lab: Lab, member: Member) -> Path:
-    spans = member.attempt.trajectory.spans
-    states = await asyncio.gather(*(_continue(lab, member, turn) for turn in range(len(spans))))
+    attempt = member.attempt
+    given, spans = lab.inject(attempt.task.actions, attempt.level).replay, attempt.trajectory.spans
+    before = [*((given[:n], ()) for n in range(len(given))), *((given, spans[:n]) for n in range(len(spans)))]
+    states = await asyncio.gather(*(_continue(lab, member, replayed, said) for replayed, said in before))
     judged = [[m for m in state if m.score.value is not None] for state in states]
     return Path(
-        task_id=member.attempt.task.id,
-        level=member.attempt.level,
+        task_id=attempt.task.id,
+        level=attempt.level,
+        given=len(given),
         success=succeeded(member),
         judged=tuple(map(len, judged)),
         successes=tuple(sum(map(succeeded, state)) for state in judged),
     )
 
 
-async def _continue(lab: Lab, member: Member, turn: int) -> tuple[Member, ...]:
-    """Unguided continuations from the state before ``turn``; every state has its own noise."""
-    replay = Replay(lab.engine, member.attempt.trajectory.spans[:turn])
+async def _continue(lab: Lab, member: Member, given: tuple[Action, ...], said: tuple[Span, ...]) -> tuple[Member, ...]:
+    """Continuations from the state behind the ``given`` turns and those that were ``said``; every state has its own noise."""
+    attempt, size = member.attempt, lab.amounts.continuations
     rollouts = StepRollouts(
-        sampler=replace(lab.sampler, engine=replay), run_seed=request_seed(lab.seed, "prefix", member.attempt.level, turn), step=lab.step
+        sampler=replace(lab.sampler, engine=Replay(lab.engine, said)),
+        run_seed=request_seed(lab.seed, "prefix", attempt.level, len(given) + len(said)),
+        step=lab.step,
     )
-    return await rollouts.sample(member.attempt.task, size=lab.amounts.continuations, purpose=Purpose.TRAIN)
+    if not given:
+        return await rollouts.sample(attempt.task, size=size)
+    guide = Guide(replay=given, keep_replay=True)
+    return await rollouts.sample(attempt.task, size=size, level=len(given), guide=guide, purpose=Purpose.PROBE)
+
+
+def _by_turn(paths: Sequence[Path], found: Sequence[Influence]) -> list[float]:
+    """Mean |Delta logit| of each turn; NaN where every trajectory had that turn given, so that nothing was sampled there."""
+    rows = [(*((nan,) * path.given), *influence.logit) for path, influence in zip(paths, found, strict=True)]
+    return mean_by_turn(rows)
+
+
+def _known(values: Sequence[float]) -> list[float | None]:
+    """As JSON has it."""
+    return [None if isnan(value) else value for value in values]
 
 
 def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[float], influence: Sequence[float], k: int) -> list[str]:
@@ -145,12 +172,18 @@ def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[flo
         f"{len(paths)} guided trajectories, {sum(p.success for p in paths)} of them successful; {k} unguided continuations a state",
         f"tasks with reward in reach from the start (easy): {easy}; only from a later state: {len(paths) - easy - never}; never: {never}",
     ]
-    lines += [f"before turn {n}: pass@{k} {p:.0%}, one continuation {r:.1%}" for n, (p, r) in enumerate(zip(passed, rates, strict=True), 1)]
+    for turn, (share, rate) in enumerate(zip(passed, rates, strict=True), 1):
+        known = "no continuation could be judged" if isnan(share) else f"pass@{k} {share:.0%}, one continuation {rate:.1%}"
+        lines.append(f"before turn {turn}: {known}")
     blocked = [turn for p in paths for turn in range(len(p.successes) if p.first is None else p.first)]
-    if blocked and influence:
-        inside = fmean(influence[turn] for turn in blocked)
+    inside = [influence[turn] for turn in blocked if not isnan(influence[turn])]
+    if inside:
+        over_all = fmean(value for value in influence if not isnan(value))
+        verdict = "as in the paper" if fmean(inside) > over_all else "not as in the paper"
         lines.append(
-            f"|Delta logit| is {inside:.2f} on turns before reward is in reach and {fmean(influence):.2f} over all; "
-            "the paper finds it highest inside the barrier"
+            f"|Delta logit| is {fmean(inside):.2f} on turns before reward is in reach and {over_all:.2f} over all turns: {verdict}, "
+            "which finds it highest inside the barrier"
         )
+    if any(path.given for path in paths):
+        lines.append("the first turns of these trajectories were replayed, not sampled: they stay in view as part of the state")
     return lines

@@ -23,7 +23,7 @@ class GuidanceConfig(Section):
     """No search: always the first ceil(ratio * L) expert actions (Fig. 7); 1.0 is the paper's run without adaptive guidance (Table 4)."""
     search: Literal["verified", "release"] = identity("verified")
     """verified: only a level that was tried and sufficed is used. release: the authors' search, which tries level 0, never tries the last
-    level, and may use a level that it never tried."""
+    level, and may use a level that it never tried; where it settles on level 0, a second unguided group is drawn."""
     probe_budget: int | None = identity(None, ge=1)
     """Levels tried per failed group (B); None means ceil(log2 L) + 1."""
     probe_size: int | None = identity(None, ge=1)

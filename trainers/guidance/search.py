@@ -65,7 +65,8 @@ def search(levels: int, budget: int) -> Probe:
 
 
 def release_search(levels: int, budget: int) -> Probe:
-    """The authors' search: it tries 0..L-1, never L, and returns the lower end of what is left when it or its budget ends, tried or not.
+    """The authors' search: it tries 0..L-1, never L, and returns the lower end of what is left when it or its budget ends, tried
+    or not (0 where it settles on no guidance).
 
     >>> probe = release_search(4, 5)
     >>> next(probe), probe.send(False)

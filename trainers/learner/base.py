@@ -5,7 +5,7 @@ Only rank 0 calls these methods; the other ranks run ``follow()`` and obey. Bloc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -73,7 +73,8 @@ class UpdateReport:
     tokens: int
     seconds: float
     version: int  # weight updates applied so far (training steps, not optimiser steps)
-    row_ratios: dict[str, float] = field(default_factory=dict)  # mean ratio of each attempt's trained tokens, by attempt id
+    row_ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Ratio (Eq. 12) of every trained token when its row was trained, by attempt, in the order of sampling; empty without ratios."""
 
 
 class Learner(Protocol):

@@ -6,6 +6,7 @@ split by guidance, because Eq. 12 behaves differently on guided tokens.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from trainers.objectives.base import Terms, Tokens
 RATIO_EDGES: tuple[float, ...] = tuple(10 ** (e / 4) for e in range(-16, 9))
 """Histogram edges of the guided ratios, four a decade from 1e-4 to 1e2; what lies outside falls into the end bins."""
 
+Row = tuple[str, int]
+"""An attempt, and the place of the first token that the row trains of it: a trajectory may come in several rows."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
@@ -28,12 +32,11 @@ class Tally:
     sums: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     bins: list[int] = field(default_factory=lambda: [0] * (len(RATIO_EDGES) - 1))
-    row_sums: Counter[str] = field(default_factory=Counter)
-    row_counts: Counter[str] = field(default_factory=Counter)
+    rows: dict[Row, array[float]] = field(default_factory=dict)
     mismatch_max: float = 0.0
 
-    def add(self, terms: Terms, tokens: Tokens, attempts: Sequence[str], row_N: torch.Tensor) -> None:
-        """Count one micro-batch; ``row_N`` says which of ``attempts`` a token belongs to."""
+    def add(self, terms: Terms, tokens: Tokens, rows: Sequence[Row], row_N: torch.Tensor) -> None:
+        """Count one micro-batch; ``row_N`` says which of ``rows`` a token belongs to, and never falls."""
         if len(row_N) == 0:
             return
         self.tokens += len(row_N)
@@ -46,7 +49,8 @@ class Tally:
             self._mean("ratio/guided_mean", ratio_N[guided_N])
             self._mean("ratio/unguided_mean", ratio_N[~guided_N])
             self._histogram(ratio_N[guided_N])
-            self._rows(ratio_N, attempts, row_N)
+            parts = ratio_N.float().cpu().split(torch.bincount(row_N, minlength=len(rows)).tolist())
+            self.rows |= {row: array("f", part.tolist()) for row, part in zip(rows, parts, strict=True)}
         if "lost_mass" in terms.metrics:
             self._mean("ratio/guided_lost_mass", terms.metrics["lost_mass"][guided_N])
         if "clip_fraction" in terms.metrics:
@@ -63,14 +67,10 @@ class Tally:
     def merge(self, other: Tally) -> None:
         self.loss += other.loss
         self.tokens += other.tokens
-        for mine, theirs in (
-            (self.sums, other.sums),
-            (self.counts, other.counts),
-            (self.row_sums, other.row_sums),
-            (self.row_counts, other.row_counts),
-        ):
+        for mine, theirs in ((self.sums, other.sums), (self.counts, other.counts)):
             for name, value in theirs.items():  # Counter.update would do, but += drops what is not positive
                 mine[name] += value
+        self.rows |= other.rows
         self.bins = [a + b for a, b in zip(self.bins, other.bins, strict=True)]
         self.mismatch_max = max(self.mismatch_max, other.mismatch_max)
 
@@ -84,8 +84,12 @@ class Tally:
     def histograms(self) -> dict[str, tuple[tuple[float, ...], tuple[int, ...]]]:
         return {"ratio/guided": (RATIO_EDGES, tuple(self.bins))}
 
-    def row_ratios(self) -> dict[str, float]:
-        return {name: self.row_sums[name] / count for name, count in self.row_counts.items()}
+    def row_ratios(self) -> dict[str, array[float]]:
+        """The ratios of every attempt's tokens, in the order of sampling."""
+        found: dict[str, array[float]] = {}
+        for attempt, first in sorted(self.rows):
+            found.setdefault(attempt, array("f")).extend(self.rows[attempt, first])
+        return found
 
     def _mean(self, name: str, values_N: torch.Tensor) -> None:
         known_N = values_N[~values_N.isnan()].double()
@@ -101,13 +105,6 @@ class Tally:
         inner = torch.tensor(RATIO_EDGES[1:-1], dtype=torch.float64)
         found = torch.bincount(torch.bucketize(ratio_N.double().cpu(), inner, right=True), minlength=len(self.bins))
         self.bins = [a + int(b) for a, b in zip(self.bins, found.tolist(), strict=True)]
-
-    def _rows(self, ratio_N: torch.Tensor, attempts: Sequence[str], row_N: torch.Tensor) -> None:
-        sums = torch.zeros(len(attempts), dtype=torch.float64, device=ratio_N.device).index_add_(0, row_N, ratio_N.double())
-        counts = torch.bincount(row_N, minlength=len(attempts))
-        for attempt, total, count in zip(attempts, sums.tolist(), counts.tolist(), strict=True):
-            self.row_sums[attempt] += total
-            self.row_counts[attempt] += count
 
 
 def report(tallies: Sequence[Tally], grad_norms: Sequence[float], *, seconds: float, version: int) -> UpdateReport:

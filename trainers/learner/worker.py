@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightedRow:
-    """A sample and the loss weight of each of its sampled tokens, as rank 0 fixed them for the whole mini-batch."""
+    """A sample with the loss weight of each of its sampled tokens and the scale of their penalty, as rank 0 fixed them for the whole
+    mini-batch."""
 
     sample: Sample
     weights: tuple[float, ...]
+    penalty: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +60,8 @@ def update_orders(batch: Batch, ranks: int, budget: int, version: int) -> list[U
     """Split a batch over ranks and micro-batches, its token weights fixed beforehand. Rows that train nothing are left out."""
     parts: list[list[tuple[tuple[WeightedRow, ...], ...]]] = [[] for _ in range(ranks)]
     for minibatch in batch.minibatches:
-        weights = batch.objective.token_weights(minibatch)
-        rows = [WeightedRow(sample=s, weights=tuple(w)) for s, w in zip(minibatch, weights, strict=True) if w]
+        fixed = zip(minibatch, batch.objective.token_weights(minibatch), batch.objective.penalty_scales(minibatch), strict=True)
+        rows = [WeightedRow(sample=s, weights=tuple(w), penalty=p) for s, w, p in fixed if w]
         for part, share in zip(parts, plan([row.sample.width for row in rows], ranks, budget), strict=True):
             part.append(tuple(tuple(rows[i] for i in microbatch) for microbatch in share))
     return [
@@ -138,7 +140,7 @@ class Worker:
         loss = (microbatch.weights_N * terms.loss_N).sum()
         self.policy.backward(loss)
         tally.loss += float(loss.detach())
-        tally.add(terms, tokens, microbatch.attempts, microbatch.row_N)
+        tally.add(terms, tokens, microbatch.rows, microbatch.row_N)
         if first and Stream.BEHAVIOUR in order.objective.streams:
             fresh_N = microbatch.fresh(order.version) & ~tokens.guided_N
             tally.add_mismatch((logprobs_N.detach() - tokens.behaviour_N)[fresh_N].abs())
@@ -166,6 +168,7 @@ class _Microbatch:
     advantages_N: torch.Tensor
     weights_N: torch.Tensor
     guided_N: torch.Tensor
+    penalty_N: torch.Tensor
     reference_N: torch.Tensor | None = None
     teacher: Teacher | None = None
 
@@ -182,11 +185,17 @@ class _Microbatch:
             advantages_N=_flat([s.advantages for s in samples], device),
             weights_N=_flat([row.weights for row in rows], device),
             guided_N=guided_B[row_N],
+            penalty_N=torch.tensor([row.penalty for row in rows], dtype=torch.float32, device=device)[row_N],
         )
 
     @property
     def attempts(self) -> tuple[str, ...]:
         return tuple(s.attempt_id for s in self.samples)
+
+    @property
+    def rows(self) -> tuple[tuple[str, int], ...]:
+        """Each row's attempt and the place of the first token that it trains."""
+        return tuple((s.attempt_id, s.mask.index(True)) for s in self.samples)
 
     def teacher_view(self, device: torch.device) -> Padded:
         """The same tokens, in the same order, as the teacher sees them."""
@@ -204,6 +213,7 @@ class _Microbatch:
             advantages_N=self.advantages_N,
             guided_N=self.guided_N,
             teacher_kl_N=teacher_kl_N,
+            penalty_N=self.penalty_N,
         )
 
     def fresh(self, version: int) -> torch.Tensor:

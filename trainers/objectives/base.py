@@ -7,6 +7,7 @@ neither chunking, accumulation nor the number of ranks can change it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from trainers.sample import Sample
 
 
-Aggregate = Literal["token", "sequence"]
+Aggregate = Literal["token", "sequence", "group"]
 
 
 class Stream(StrEnum):
@@ -42,6 +43,7 @@ class Tokens:
     advantages_N: torch.Tensor
     guided_N: torch.Tensor  # bool
     teacher_kl_N: torch.Tensor | None = None
+    penalty_N: torch.Tensor | None = None  # how much more than its loss a token's penalty weighs; None: they weigh the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,28 +67,53 @@ class Objective(Protocol):
         """One weight per sampled token of each row; they decide how the loss is aggregated (token mean, sequence mean...)."""
         ...
 
+    def penalty_scales(self, minibatch: Sequence[Sample]) -> list[float]:
+        """One number a row: how much more than its loss the penalty of a token weighs; 1 where both aggregate alike."""
+        ...
+
     def terms(self, tokens: Tokens) -> Terms: ...
 
 
 def weigh_tokens(minibatch: Sequence[Sample], aggregate: Aggregate) -> list[list[float]]:
     """``token``: 1 / all sampled tokens. ``sequence``: a mean over the sampled tokens of each trajectory, then over trajectories.
+    ``group``: a mean over the sampled tokens of each group, then over groups.
 
     Rows of one ``attempt_id`` are one trajectory, so splitting a trajectory into step rows changes no weight.
     """
-    trajectories: dict[str, int] = {}
-    for sample in minibatch:
-        tokens = len(sample.behaviour)
-        if tokens:
-            trajectories[sample.attempt_id] = trajectories.get(sample.attempt_id, 0) + tokens
-    total = sum(trajectories.values())
+    trajectories, groups = _tokens(minibatch, "attempt_id"), _tokens(minibatch, "group_id")
 
     def weight(sample: Sample) -> float:
-        return 1 / (total if aggregate == "token" else len(trajectories) * trajectories[sample.attempt_id])
+        if aggregate == "token":
+            return 1 / sum(groups.values())
+        if aggregate == "sequence":
+            return 1 / (len(trajectories) * trajectories[sample.attempt_id])
+        return 1 / (len(groups) * groups[sample.group_id])
 
     return [[weight(sample)] * len(sample.behaviour) if sample.behaviour else [] for sample in minibatch]
 
 
-def mask_weights(mask_BT: torch.Tensor, aggregate: Aggregate) -> torch.Tensor:
+def weigh_trajectories(minibatch: Sequence[Sample], aggregate: Aggregate) -> list[float]:
+    """What each row's tokens weigh where a trajectory counts by the sum over its tokens: a mean of such sums over trajectories (with
+    ``group``: over those of a group, then over groups). Rows without tokens get 0."""
+    members = {(sample.group_id, sample.attempt_id) for sample in minibatch if sample.behaviour}
+    sizes = Counter(group for group, _ in members)
+
+    def weight(sample: Sample) -> float:
+        return 1 / (len(sizes) * sizes[sample.group_id] if aggregate == "group" else len(members))
+
+    return [weight(sample) if sample.behaviour else 0.0 for sample in minibatch]
+
+
+def _tokens(minibatch: Sequence[Sample], key: Literal["attempt_id", "group_id"]) -> Counter[str]:
+    """Sampled tokens by trajectory or group, those without any left out."""
+    found: Counter[str] = Counter()
+    for sample in minibatch:
+        if sample.behaviour:
+            found[getattr(sample, key)] += len(sample.behaviour)
+    return found
+
+
+def mask_weights(mask_BT: torch.Tensor, aggregate: Literal["token", "sequence"]) -> torch.Tensor:
     """Weight of every masked token, flat: they sum to 1 (or there are none)."""
     counts_B = mask_BT.sum(1)
     if aggregate == "token":

@@ -66,6 +66,9 @@ class Distillation:
     def token_weights(self, minibatch: Sequence[Sample]) -> list[list[float]]:
         return weigh_tokens(minibatch, "sequence")
 
+    def penalty_scales(self, minibatch: Sequence[Sample]) -> list[float]:
+        return [1.0] * len(minibatch)
+
     def terms(self, tokens: Tokens) -> Terms:
         """Per-token loss; metric ``teacher_kl`` is the same number."""
         if tokens.teacher_kl_N is None:

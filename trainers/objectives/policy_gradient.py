@@ -17,12 +17,13 @@ from pydantic import model_validator
 
 from harness.config import Section, identity
 from harness.errors import HarnessError
-from trainers.objectives.base import Aggregate, Stream, Terms, Tokens, mask_weights, weigh_tokens
+from trainers.objectives.base import Aggregate, Stream, Terms, Tokens, mask_weights, weigh_tokens, weigh_trajectories
 
 if TYPE_CHECKING:
     from trainers.sample import Sample
 
 KL = Literal["k1", "k2", "k3"]
+KLAggregate = Literal["token", "trajectory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,8 @@ class ClippedObjective:
     """Eq. 11 on flat tokens: ``-min(r A, clip(r, 1 - low, 1 + high) A) + kl_coef * KL(policy, reference)``.
 
     ``dual_clip`` c > 1 bounds the loss of a token with A < 0 by ``-c A``. ``log_ratio_clamp`` bounds log r, and the exponent of
-    k3; ``kl_clamp`` bounds the value of k3. None switches a bound off.
+    k3; ``kl_clamp`` bounds the value of k3. None switches a bound off. With ``aggregate="group"`` and ``kl_aggregate="trajectory"`` the
+    loss of a mini-batch is the mean of Eq. 11 over its groups.
     """
 
     clip_low: float = 0.2
@@ -50,14 +52,15 @@ class ClippedObjective:
     kl_coef: float = 0.001
     kl: KL = "k3"
     aggregate: Aggregate = "token"
+    kl_aggregate: KLAggregate = "token"
     log_ratio_clamp: float | None = 20.0
     kl_clamp: float | None = None
 
     def __post_init__(self) -> None:
         if self.kl not in ("k1", "k2", "k3"):
             raise HarnessError(f"unknown KL estimator {self.kl!r}; use 'k1', 'k2' or 'k3'")
-        if self.aggregate not in ("token", "sequence"):
-            raise HarnessError(f"unknown aggregation {self.aggregate!r}; use 'token' or 'sequence'")
+        if self.aggregate not in ("token", "sequence", "group"):
+            raise HarnessError(f"unknown aggregation {self.aggregate!r}; use 'token', 'sequence' or 'group'")
         if self.dual_clip is not None and self.dual_clip <= 1:
             raise HarnessError(f"dual_clip is {self.dual_clip}; it must exceed 1 (3.0 is usual), or be None to switch it off")
 
@@ -68,6 +71,13 @@ class ClippedObjective:
 
     def token_weights(self, minibatch: Sequence[Sample]) -> list[list[float]]:
         return weigh_tokens(minibatch, self.aggregate)
+
+    def penalty_scales(self, minibatch: Sequence[Sample]) -> list[float]:
+        """1, or what makes the KL of a trajectory the sum over its tokens and that of the mini-batch the mean over trajectories."""
+        if self.kl_aggregate == "token":
+            return [1.0] * len(minibatch)
+        sums, weights = weigh_trajectories(minibatch, self.aggregate), self.token_weights(minibatch)
+        return [total / row[0] if row else 1.0 for total, row in zip(sums, weights, strict=True)]
 
     def terms(self, tokens: Tokens) -> Terms:
         """Per-token loss; metrics ``ratio``, ``clip_fraction``, ``dual_clip_fraction``, ``lost_mass`` and, with a reference, ``kl``.
@@ -83,7 +93,8 @@ class ClippedObjective:
         }
         if parts.kl_N is None:
             return Terms(loss_N=parts.policy_N, metrics=metrics)
-        return Terms(loss_N=parts.policy_N + self.kl_coef * parts.kl_N, metrics=metrics | {"kl": parts.kl_N.detach()})
+        penalty_N = parts.kl_N if tokens.penalty_N is None else tokens.penalty_N * parts.kl_N
+        return Terms(loss_N=parts.policy_N + self.kl_coef * penalty_N, metrics=metrics | {"kl": parts.kl_N.detach()})
 
 
 class ObjectiveConfig(Section):
@@ -100,7 +111,11 @@ class ObjectiveConfig(Section):
     kl: KL = identity("k3")
     """KL estimator: k1 = new - ref, k2 = its half square, k3 = exp(d) - d - 1 with d = ref - new (unbiased, never negative)."""
     aggregate: Aggregate = identity("token")
-    """token: mean over all sampled tokens of the mini-batch; sequence: mean of the trajectories' own means."""
+    """token: mean over all sampled tokens of the mini-batch (Algorithm 1 pools its groups); sequence: mean of the trajectories' own means;
+    group: mean of the groups' own means over their tokens (Eq. 11 as printed)."""
+    kl_aggregate: KLAggregate = identity("token")
+    """token: the KL of a token weighs as much as its policy term; trajectory: the KL of a trajectory is the sum over its tokens, and the
+    mean is over trajectories (Eq. 11 as printed; with aggregate=group over those of a group)."""
     log_ratio_clamp: float | None = identity(20.0, gt=0)
     """Bound on |log ratio| and on k3's exponent, against overflow (null: no bound)."""
     kl_clamp: float | None = identity(None, gt=0)
@@ -128,7 +143,7 @@ def clipped_objective(
     dual_clip: float | None = None,
     kl_coef: float = 0.001,
     kl: KL = "k3",
-    aggregate: Aggregate = "token",
+    aggregate: Literal["token", "sequence"] = "token",
     log_ratio_clamp: float | None = 20.0,
     kl_clamp: float | None = None,
 ) -> ClippedLoss:
@@ -137,6 +152,8 @@ def clipped_objective(
     ``mask_BT`` is true at sampled tokens. Policy and KL part aggregate alike: the mean over all masked tokens (``token``), or the
     mean over rows of per-row token means (``sequence``; a row without tokens is no row). Without a reference ``kl_loss`` is 0.
     """
+    if aggregate not in ("token", "sequence"):
+        raise HarnessError(f"unknown aggregation {aggregate!r} of padded rows; use 'token' or 'sequence'")
     objective = ClippedObjective(
         clip_low=clip_low,
         clip_high=clip_high,

@@ -23,6 +23,9 @@ class CrossEntropy:
     def token_weights(self, minibatch: Sequence[Sample]) -> list[list[float]]:
         return weigh_tokens(minibatch, "token")
 
+    def penalty_scales(self, minibatch: Sequence[Sample]) -> list[float]:
+        return [1.0] * len(minibatch)
+
     def terms(self, tokens: Tokens) -> Terms:
         """Per-token loss; metric ``nll`` is the same number."""
         return Terms(loss_N=-tokens.logprobs_N, metrics={"nll": -tokens.logprobs_N.detach()})
