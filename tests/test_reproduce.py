@@ -179,3 +179,11 @@ def test_a_study_and_a_table_share_the_run_that_both_need(tmp_path: Path) -> Non
     )
     assert study.run_dir("actguide", 1) == BENCH.run_dir(Arm(name="ActGuide-RL", trainer="actguide"), 1)
     assert study.run_dir("foreign-plans", 1) != study.run_dir("actguide", 1) != replace(study, split="validation").run_dir("actguide", 1)
+
+
+def test_an_arm_has_settings_of_its_own_on_one_model_alone() -> None:
+    table = reproductions()["table8"]
+    opsd = next(arm for arm in table.arms if arm.trainer == "opsd")
+    plain, other = replace(opsd, on={}), replace(BENCH, model="smollm2-135m")
+    assert BENCH.run_dir(opsd, 0) != BENCH.run_dir(plain, 0) and other.run_dir(opsd, 0) == other.run_dir(plain, 0)
+    assert "tenth of the learning rate" in table.remark

@@ -40,6 +40,8 @@ def report(chosen: Reproduction, bench: Bench, done: Done) -> list[str]:
         lines += ["", f"The paper's finding: {chosen.finding}"]
     if chosen.not_applicable:
         lines += ["", f"Not applicable here: {chosen.not_applicable}"]
+    if chosen.remark:
+        lines += ["", chosen.remark]
     return lines
 
 
