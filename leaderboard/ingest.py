@@ -41,6 +41,7 @@ from leaderboard.schema import (
     Turn,
 )
 from leaderboard.scoring import score_evaluations
+from leaderboard.verdicts import count_verdicts
 
 EVENTS_A_COMMIT = 2000
 IN_CLAUSE = 500  # ids in one SQL list
@@ -69,10 +70,15 @@ def ingest_run(engine: Engine, run_dir: Path) -> int:
                 run = _claim(connection, run_id, run_dir)
                 count = _apply_chunk(connection, run, run_dir)
                 if count < EVENTS_A_COMMIT:
+                    count_verdicts(connection, run)
                     connection.execute(update(Run).where(Run.key == run).values(log_bytes=size))
         except (IntegrityError, DataError, InterfaceError, ProgrammingError, OverflowError) as error:
+            _count_what_was_read(engine, run_id)
             told = getattr(error, "orig", None) or error
             raise RunLogError(f"{run_dir}: an event does not fit the leaderboard's tables: {told}") from error
+        except RunLogError:
+            _count_what_was_read(engine, run_id)
+            raise
         applied += count
         if count < EVENTS_A_COMMIT:
             break
@@ -146,6 +152,14 @@ def _claim(connection: Connection, run_id: str, run_dir: Path) -> int:
             raise RunLogError(f"{folder} holds run {run_id}, which is already read from {known}: remove one of the two copies")
         connection.execute(update(Run).where(Run.key == key).values(folder=folder))
     return int(key)
+
+
+def _count_what_was_read(engine: Engine, run_id: str) -> None:
+    """The verdicts of the chunks before a damaged one stand on the board, so they are counted too."""
+    with engine.begin() as connection:
+        run = connection.scalar(select(Run.key).where(Run.run_id == run_id))
+        if run is not None:
+            count_verdicts(connection, run)
 
 
 def _apply_chunk(connection: Connection, run: int, run_dir: Path) -> int:

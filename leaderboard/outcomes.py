@@ -7,8 +7,7 @@ budget of ours cut that answer off.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter
 
 from sqlalchemy import Connection, func, select
 
@@ -28,47 +27,37 @@ def outcome(status: str, verdict: str | None, value: float | None) -> str:
     return "right" if (value or 0.0) > 0.5 else "wrong"
 
 
-def outcomes(connection: Connection) -> Mapping[tuple[int, str], dict[str, int]]:
-    """Attempts by outcome, for each (run, evaluation id)."""
-    mine = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
+def outcomes(connection: Connection, run: int, evaluation_id: str) -> dict[str, int]:
+    """Attempts of an evaluation by outcome."""
     query = (
-        select(Attempt.run, Attempt.evaluation_id, Attempt.status, Judgement.status, Judgement.value, func.count())
-        .join(Judgement, mine, isouter=True)
-        .where(Attempt.evaluation_id.is_not(None))
-        .group_by(Attempt.run, Attempt.evaluation_id, Attempt.status, Judgement.status, Judgement.value)
+        select(Attempt.status, Judgement.status, Judgement.value, func.count())
+        .join(Judgement, _CURRENT, isouter=True)
+        .where(Attempt.run == run, Attempt.evaluation_id == evaluation_id)
+        .group_by(Attempt.status, Judgement.status, Judgement.value)
     )
-    found: dict[tuple[int, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for run, evaluation, status, verdict, value, count in connection.execute(query):
-        found[run, str(evaluation)][outcome(status, verdict, value)] += count
-    return {key: dict(sorted(counts.items())) for key, counts in found.items()}
+    found: Counter[str] = Counter()
+    for status, verdict, value, count in connection.execute(query):
+        found[outcome(status, verdict, value)] += count
+    return dict(sorted(found.items()))
 
 
-def truncated(connection: Connection, only: int | None = None) -> Mapping[tuple[int, str, str], float]:
-    """Questions whose answers were cut off and count as wrong, for each (run, evaluation id, part); one of k attempts is 1/k of one.
-
-    ``only``: of this run.
-    """
-    mine = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
+def truncated(connection: Connection, run: int, evaluation_id: str) -> dict[str, float]:
+    """Questions whose answers were cut off and count as wrong, whole ("") and by part; one of k attempts is 1/k of one."""
+    mine = (Attempt.run == run, Attempt.evaluation_id == evaluation_id)
     cut = (
-        select(Attempt.run, Attempt.evaluation_id, Task.tags)
-        .join(Judgement, mine)
+        select(Task.tags)
+        .select_from(Attempt)
+        .join(Judgement, _CURRENT)
         .join(Task, Task.key == Attempt.task)
-        .where(Attempt.status == "truncated", Attempt.evaluation_id.is_not(None), Judgement.status == "judged")
+        .where(*mine, Attempt.status == "truncated", Judgement.status == "judged")
     )
-    repeated = select(Attempt.run, Attempt.evaluation_id, func.max(Attempt.position) + 1).where(
-        Attempt.evaluation_id.is_not(None), Attempt.position > 0
-    )
-    if only is not None:
-        cut, repeated = cut.where(Attempt.run == only), repeated.where(Attempt.run == only)
-    rows = connection.execute(cut).all()
-    attempts = (
-        {(row[0], row[1]): row[2] for row in connection.execute(repeated.group_by(Attempt.run, Attempt.evaluation_id))} if rows else {}
-    )
-    found: dict[tuple[int, str, str], float] = defaultdict(float)
-    for run, evaluation, tags in rows:
-        for part in ("", *(f"{name}={value}" for name, value in tags.items())):
-            found[run, str(evaluation), part] += 1 / attempts.get((run, evaluation), 1)
-    return found
+    tags = connection.scalars(cut).all()
+    attempts = 1 + (connection.scalar(select(func.max(Attempt.position)).where(*mine)) or 0) if tags else 1
+    found = Counter(part for its in tags for part in ("", *(f"{name}={value}" for name, value in its.items())))
+    return {part: count / attempts for part, count in sorted(found.items())}
+
+
+_CURRENT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
 
 
 def bounds(score: float, coverage: float, truncated: float = 0.0) -> tuple[float, float]:

@@ -31,6 +31,14 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionInfo:
+    """Who signed the bundle that a run came in, and when the board took it (ISO 8601)."""
+
+    signer: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupInfo:
     """One group of a run, as the rescue map draws it."""
 

@@ -162,6 +162,30 @@ class Judgement(Base):
     detail: Mapped[str] = mapped_column(Text)
 
 
+class JudgeTally(Base):
+    """How often a judge accepted, refused and could not decide in a run; counted whenever its log has been read to the end."""
+
+    __tablename__ = "judge_tallies"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    judge: Mapped[str] = mapped_column(primary_key=True)
+    accepted: Mapped[int]
+    refused: Mapped[int]
+    undecided: Mapped[int]
+
+
+class JudgePair(Base):
+    """Two judges on the attempts of a run that both decided, counted with ``JudgeTally``."""
+
+    __tablename__ = "judge_pairs"
+    run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
+    a: Mapped[str] = mapped_column(primary_key=True)
+    b: Mapped[str] = mapped_column(primary_key=True)
+    both_right: Mapped[int]
+    both_wrong: Mapped[int]
+    only_a: Mapped[int]
+    only_b: Mapped[int]
+
+
 class Credit(Base):
     """What one attempt earned in training."""
 
@@ -216,7 +240,11 @@ class Histogram(Base):
 
 
 class Evaluation(Base):
-    """One pass over a benchmark; ``verdicts`` packs the mean reward of each scored question for paired tests."""
+    """One pass over a benchmark, with what is counted of its attempts once it has finished.
+
+    ``verdicts`` packs the mean reward of each scored question for paired tests; ``outcomes`` and ``truncated`` as
+    ``leaderboard.outcomes`` counts them.
+    """
 
     __tablename__ = "evaluations"
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
@@ -235,6 +263,8 @@ class Evaluation(Base):
     at: Mapped[str]
     verdicts: Mapped[bytes | None] = mapped_column(LargeBinary)
     comparability_parts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    outcomes: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    truncated: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class ScoreRow(Base):

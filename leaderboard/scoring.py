@@ -17,6 +17,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from harness.metrics import avg_at_k, calibration_error, pass_at_k, pass_hat_k
 from leaderboard.database import upsert
+from leaderboard.outcomes import outcomes, truncated
 from leaderboard.schema import Attempt, Evaluation, Judgement, ScoreRow, Task
 from leaderboard.stats import Interval, Verdicts, clustered, interval
 
@@ -48,7 +49,7 @@ def score_evaluations(connection: Connection, run: int, evaluation_ids: Iterable
             continue
         questions = _questions(connection, run, evaluation_id)
         verdicts = {q.task_id: avg_at_k(q.scored) for q in questions if q.scored}
-        connection.execute(update(Evaluation).where(mine).values(verdicts=pack(verdicts)))
+        connection.execute(update(Evaluation).where(mine).values(verdicts=pack(verdicts), **_endings(connection, run, evaluation_id)))
         found = [{"run": run, "evaluation_id": evaluation_id, **row} for row in aggregate(questions, expected)]
         upsert(connection, ScoreRow, found)
 
@@ -91,6 +92,10 @@ def _metrics(questions: list[Question], expected: int, part: str) -> list[dict[s
             found[f"pass@{k}"] = clustered([pass_at_k(len(r), round(sum(r)), k) for r in scored.values()])
             found[f"pass^{k}"] = clustered([pass_hat_k(len(r), round(sum(r)), k) for r in scored.values()])
     return [_row(metric, part, value, coverage) for metric, value in found.items()] + _calibration(questions, part)
+
+
+def _endings(connection: Connection, run: int, evaluation_id: str) -> dict[str, Any]:
+    return {"outcomes": outcomes(connection, run, evaluation_id), "truncated": truncated(connection, run, evaluation_id)}
 
 
 def _ks(most: int) -> list[int]:

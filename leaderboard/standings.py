@@ -1,18 +1,19 @@
 """The board as data: one entry a model x method x recipe, with a cell a benchmark column, its delta to the base and its rank.
 
 Several seeds of one recipe become one entry. Measurements of unlike comparability codes are neither compared nor ranked together, and
-the notes say which part of the code differs. Deltas to the base are corrected over their column (Holm), ranks over all pairs of a column
-and code. ``harness leaderboard show`` and ``export`` and the pages render this; none of them computes anything of its own.
+the notes say which part of the code differs. Deltas to the base are corrected over their column, ranks over all pairs of a column and
+code: by Holm, or by Benjamini and Hochberg where the reader asks for it. ``harness leaderboard show`` and ``export`` and the pages
+render this; none of them computes anything of its own.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from leaderboard.ranks import Rank, holm, ranks
+from leaderboard.ranks import CORRECTIONS, Rank, ranks
 from leaderboard.rows import NOT_A_RECIPE, flatten
 from leaderboard.stats import Comparison, Interval, Verdicts, compare, interval
 
@@ -49,16 +50,20 @@ class Measurement:
     judge: str
     comparability: str
     at: str
-    run: int = 0  # its key
     verdicts: Verdicts = field(repr=False, default_factory=dict)
     truncated: float = 0.0  # questions whose answers were cut off; they count as wrong
     config: Mapping[str, Any] = field(repr=False, default_factory=dict)
     code_parts: Mapping[str, Any] | None = field(repr=False, default=None)  # what the comparability code hashes, where recorded
+    verdicts_hash: str = ""  # equal for equal verdicts
 
     @property
     def entry(self) -> Key:
         """The board's row that this measurement belongs to; bases are one row whatever their settings."""
         return self.model, self.method, "" if self.method == BASE else self.recipe
+
+    def is_of(self, column: Column) -> bool:
+        """Whether it answered the questions of a column."""
+        return (self.benchmark, self.split) == (column.benchmark, column.split)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -119,7 +124,48 @@ class Board:
     entries: tuple[Entry, ...]
 
 
-def build(measurements: Sequence[Measurement], parts: Mapping[Column, Mapping[str, str]] | None = None) -> Board:
+def column_cells(
+    column: Column, latest: Sequence[Measurement], values: Mapping[str, str] | None, correction: str = "holm"
+) -> Mapping[Key, Cell]:
+    """Cells of one column by entry. Where an entry was measured under several codes, its latest one counts.
+
+    ``latest`` as ``newest`` gives it; ``values`` is the tag value of each task id for an unfolded column.
+    """
+    here = [m for m in latest if m.is_of(column)]
+    groups: dict[Key, list[Measurement]] = defaultdict(list)
+    for m in sorted(here, key=lambda m: m.at):
+        groups[m.entry].append(m)
+    runs = {key: [m for m in found if m.comparability == found[-1].comparability] for key, found in groups.items()}
+    counted = {id(m): _restricted(m, column, values) for m in here}
+    verdicts = {key: [counted[id(m)] for m in found] for key, found in runs.items()}
+    runs = {key: found for key, found in runs.items() if any(verdicts[key])}
+    scores = {key: interval(verdicts[key]) for key in runs}
+    deltas = _deltas(runs, [(m, counted[id(m)]) for m in here if m.method == BASE], verdicts, correction)
+    usual = _usual(runs)
+    places = _ranks(runs, verdicts, scores, correction)
+    return {
+        key: Cell(
+            score=scores[key],
+            runs=tuple(found),
+            to_base=deltas.get(key),
+            rank=places[key][0] if key in places else None,
+            best=key in places and places[key][1],
+            code=found[0].comparability,
+            usual=usual is None or found[0].comparability == usual.comparability,
+            notes=_notes(found, usual, has_base=key in deltas or key[1] == BASE),
+        )
+        for key, found in runs.items()
+    }
+
+
+CellMaker = Callable[[Column, Sequence[Measurement], Mapping[str, str] | None], Mapping[Key, Cell]]
+
+
+def build(
+    measurements: Sequence[Measurement],
+    parts: Mapping[Column, Mapping[str, str]] | None = None,
+    cells: CellMaker = column_cells,
+) -> Board:
     """The board of these measurements; ``parts`` adds columns that only count the questions with a given tag value.
 
     ``parts`` maps an unfolded column (``part`` = ``hops=3``) to the tag value of each task id.
@@ -127,12 +173,12 @@ def build(measurements: Sequence[Measurement], parts: Mapping[Column, Mapping[st
     latest = newest(measurements)
     whole = sorted({Column(benchmark=m.benchmark, split=m.split) for m in latest}, key=lambda c: (c.benchmark, c.split))
     columns = tuple(c for w in whole for c in (w, *_unfolded(w, parts or {})))
-    cells: dict[Key, dict[Column, Cell]] = defaultdict(dict)
+    found: dict[Key, dict[Column, Cell]] = defaultdict(dict)
     for column in columns:
-        for key, cell in _column(column, latest, (parts or {}).get(column)).items():
-            cells[key][column] = cell
+        for key, cell in cells(column, latest, (parts or {}).get(column)).items():
+            found[key][column] = cell
     labels = _labels(latest)
-    entries = [_entry(key, found, labels[key]) for key, found in cells.items()]
+    entries = [_entry(key, its, labels[key]) for key, its in found.items()]
     return Board(columns=columns, entries=tuple(sorted(entries, key=_order)))
 
 
@@ -154,51 +200,24 @@ def differing_parts(ours: Measurement, theirs: Measurement) -> list[str]:
     return [f"{name} {a}, there {b}" for name, a, b in known if a != b]
 
 
-def _column(column: Column, latest: Sequence[Measurement], values: Mapping[str, str] | None) -> dict[Key, Cell]:
-    """Cells of one column by entry. Where an entry was measured under several codes, its latest one counts."""
-    here = [m for m in latest if (m.benchmark, m.split) == (column.benchmark, column.split)]
-    groups: dict[Key, list[Measurement]] = defaultdict(list)
-    for m in sorted(here, key=lambda m: m.at):
-        groups[m.entry].append(m)
-    runs = {key: [m for m in found if m.comparability == found[-1].comparability] for key, found in groups.items()}
-    verdicts = {key: [_restricted(m, column, values) for m in found] for key, found in runs.items()}
-    runs = {key: found for key, found in runs.items() if any(verdicts[key])}
-    scores = {key: interval(verdicts[key]) for key in runs}
-    deltas = _deltas(runs, verdicts, here, column, values)
-    usual = _usual(runs)
-    places = _ranks(runs, verdicts, scores)
-    return {
-        key: Cell(
-            score=scores[key],
-            runs=tuple(found),
-            to_base=deltas.get(key),
-            rank=places[key][0] if key in places else None,
-            best=key in places and places[key][1],
-            code=found[0].comparability,
-            usual=usual is None or found[0].comparability == usual.comparability,
-            notes=_notes(found, usual, has_base=key in deltas or key[1] == BASE),
-        )
-        for key, found in runs.items()
-    }
-
-
 def _deltas(
     runs: Mapping[Key, Sequence[Measurement]],
+    bases: Sequence[tuple[Measurement, Verdicts]],
     verdicts: Mapping[Key, Sequence[Verdicts]],
-    here: Sequence[Measurement],
-    column: Column,
-    values: Mapping[str, str] | None,
+    correction: str,
 ) -> dict[Key, Comparison]:
     """Each trained entry against the base of its model under the same code; p-values corrected over the column."""
     found: dict[Key, Comparison] = {}
     for key, mine in runs.items():
-        like = [b for b in here if b.method == BASE and b.model == key[0] and b.comparability == mine[0].comparability]
-        delta = compare(verdicts[key], [_restricted(b, column, values) for b in like]) if key[1] != BASE else None
+        like = [v for b, v in bases if (b.model, b.comparability) == (key[0], mine[0].comparability)]
+        delta = compare(verdicts[key], like) if key[1] != BASE else None
         if delta is not None:
             found[key] = delta
     tested = {key: delta.p for key, delta in found.items() if delta.p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True)) if len(tested) > 1 else {}
-    return {key: replace(delta, adjusted=adjusted.get(key)) for key, delta in found.items()}
+    if len(tested) < 2:
+        return found
+    adjusted = dict(zip(tested, CORRECTIONS[correction](list(tested.values())), strict=True))
+    return {key: replace(delta, adjusted=adjusted.get(key), correction=correction) for key, delta in found.items()}
 
 
 def _restricted(m: Measurement, column: Column, values: Mapping[str, str] | None) -> Verdicts:
@@ -216,17 +235,21 @@ def _usual(runs: Mapping[Key, Sequence[Measurement]]) -> Measurement | None:
 
 
 def _ranks(
-    runs: Mapping[Key, Sequence[Measurement]], verdicts: Mapping[Key, Sequence[Verdicts]], scores: Mapping[Key, Interval]
+    runs: Mapping[Key, Sequence[Measurement]],
+    verdicts: Mapping[Key, Sequence[Verdicts]],
+    scores: Mapping[Key, Interval],
+    correction: str,
 ) -> dict[Key, tuple[Rank, bool]]:
     """Rank of each entry among those of its code, and whether its score is their highest."""
     by_code: dict[str, list[Key]] = defaultdict(list)
-    for key, found in runs.items():
-        by_code[found[0].comparability].append(key)
+    for key, its in runs.items():
+        by_code[its[0].comparability].append(key)
     placed: dict[Key, tuple[Rank, bool]] = {}
     for rivals in by_code.values():
         if len(rivals) > 1:
             top = max(rivals, key=lambda key: scores[key].value)
-            placed |= {key: (rank, key == top) for key, rank in zip(rivals, ranks([verdicts[k] for k in rivals]), strict=True)}
+            found = ranks([verdicts[k] for k in rivals], correction)
+            placed |= {key: (rank, key == top) for key, rank in zip(rivals, found, strict=True)}
     return placed
 
 

@@ -15,10 +15,13 @@ from fractions import Fraction
 from math import ceil, lcm, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 Verdicts = Mapping[str, float]
 """Mean reward in [0, 1] of each scored question, by task id."""
+
+Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 POWER = 0.80
@@ -42,7 +45,7 @@ class Interval:
 class Comparison:
     """A minus B on the questions that both answered; ``gap`` is the smallest difference that 80% of such studies would find.
 
-    ``adjusted`` is the p-value after correction for the other tests of its family, None where it stands alone.
+    ``adjusted`` is the p-value after ``correction`` for the other tests of its family, None where it stands alone.
     """
 
     delta: float
@@ -56,6 +59,7 @@ class Comparison:
     more: int | None
     method: str
     adjusted: float | None = None
+    correction: str = ""  # a name of ``leaderboard.ranks.CORRECTIONS``
 
     @property
     def n(self) -> int:
@@ -108,9 +112,10 @@ def interval(runs: Sequence[Verdicts]) -> Interval:
     shared = _shared(runs)
     if len(shared) < 2:
         return clustered([v for run in runs for v in run.values()])
-    means = [sum(run[t] for run in runs) / len(runs) for t in shared]
-    centre = sum(means) / len(means)
-    half, _ = _crossed(means, [[sum(run[t] for t in shared) / len(shared) for run in runs]])
+    rewards = _rewards(runs, shared)
+    means = rewards.mean(axis=0)
+    centre = float(means.mean())
+    half, _ = _crossed(means, [rewards.mean(axis=1)])
     method = f"{len(runs)} seeds, by question and seed"
     return Interval(value=centre, low=max(0.0, centre - half), high=min(1.0, centre + half), n=len(shared), method=method)
 
@@ -123,12 +128,11 @@ def compare(runs: Sequence[Verdicts], base: Sequence[Verdicts]) -> Comparison | 
     shared = _shared([*runs, *base])
     if not shared or not runs or not base:
         return None
-    a = [sum(r[t] for r in runs) / len(runs) for t in shared]
-    b = [sum(r[t] for r in base) / len(base) for t in shared]
-    diffs = [x - y for x, y in zip(a, b, strict=True)]
+    a, b = _rewards(runs, shared), _rewards(base, shared)
+    diffs = a.mean(axis=0) - b.mean(axis=0)
     if len(runs) == len(base) == 1:
-        return _mcnemar(diffs) if _binary([*a, *b]) else _permuted(diffs)
-    return _crossed_difference(diffs, _seed_means(runs, shared), _seed_means(base, shared))
+        return _mcnemar(diffs) if _binary(a) and _binary(b) else _permuted(diffs)
+    return _crossed_difference(diffs, a.mean(axis=1), b.mean(axis=1))
 
 
 def mcnemar_p(wins: int, losses: int) -> float:
@@ -173,8 +177,8 @@ def questions_needed(delta: float, variance: float) -> int | None:
     return ceil(((_z(LEVEL) + float(ndtri(POWER))) / delta) ** 2 * variance)
 
 
-def _mcnemar(diffs: Sequence[float]) -> Comparison:
-    n, wins, losses = len(diffs), sum(d > 0 for d in diffs), sum(d < 0 for d in diffs)
+def _mcnemar(diffs: Floats) -> Comparison:
+    n, wins, losses = len(diffs), int(np.count_nonzero(diffs > 0)), int(np.count_nonzero(diffs < 0))
     delta, discordant = (wins - losses) / n, (wins + losses) / n
     half = _z(LEVEL) * sqrt(max(discordant - delta * delta, 0.0) / n)
     needed = questions_needed(delta, discordant - delta * delta)
@@ -192,9 +196,9 @@ def _mcnemar(diffs: Sequence[float]) -> Comparison:
     )
 
 
-def _permuted(diffs: Sequence[float]) -> Comparison:
-    found = _crossed_difference(diffs, (), ())
-    return replace(found, p=sign_flip_p(diffs), method="permutation of signs")
+def _permuted(diffs: Floats) -> Comparison:
+    found = _crossed_difference(diffs, np.empty(0), np.empty(0))
+    return replace(found, p=sign_flip_p(diffs.tolist()), method="permutation of signs")
 
 
 def _enumerated_p(steps: Sequence[int]) -> float:
@@ -209,8 +213,8 @@ def _enumerated_p(steps: Sequence[int]) -> float:
     return min(1.0, float(chance[sums >= seen].sum()))
 
 
-def _crossed_difference(diffs: Sequence[float], a_means: Sequence[float], b_means: Sequence[float]) -> Comparison:
-    n, delta = len(diffs), sum(diffs) / len(diffs)
+def _crossed_difference(diffs: Floats, a_means: Floats, b_means: Floats) -> Comparison:
+    n, delta = len(diffs), float(diffs.mean())
     half, p = _crossed(diffs, [a_means, b_means]) if n > 1 else (None, None)
     spread = _variance(diffs) if n > 1 else 0.0
     needed = questions_needed(delta, spread)
@@ -219,16 +223,16 @@ def _crossed_difference(diffs: Sequence[float], a_means: Sequence[float], b_mean
         low=None if half is None else max(-1.0, delta - half),
         high=None if half is None else min(1.0, delta + half),
         p=p,
-        wins=sum(d > 0 for d in diffs),
-        losses=sum(d < 0 for d in diffs),
-        ties=sum(d == 0 for d in diffs),
+        wins=int(np.count_nonzero(diffs > 0)),
+        losses=int(np.count_nonzero(diffs < 0)),
+        ties=int(np.count_nonzero(diffs == 0)),
         gap=smallest_gap(spread, n),
         more=None if needed is None else max(needed - n, 0),
         method=f"paired t over questions and {max(len(a_means), len(b_means))} seeds",
     )
 
 
-def _crossed(values: Sequence[float], arms: Sequence[Sequence[float]]) -> tuple[float, float]:
+def _crossed(values: Floats, arms: Sequence[Floats]) -> tuple[float, float]:
     """Half-width and two-sided p of the mean of ``values``: question variance plus the seed variance of every arm.
 
     Adding both counts their interaction twice: wider than needed, never too narrow.
@@ -236,7 +240,7 @@ def _crossed(values: Sequence[float], arms: Sequence[Sequence[float]]) -> tuple[
     parts = [(_variance(values) / len(values), len(values) - 1)]
     parts += [(_variance(arm) / len(arm), len(arm) - 1) for arm in arms if len(arm) > 1]
     total = sum(v for v, _ in parts)
-    mean = sum(values) / len(values)
+    mean = float(values.mean())
     if total == 0:
         return 0.0, 1.0 if mean == 0 else 0.0
     freedom = total * total / sum(v * v / df for v, df in parts)
@@ -244,21 +248,22 @@ def _crossed(values: Sequence[float], arms: Sequence[Sequence[float]]) -> tuple[
     return half, 2.0 * float(stdtr(freedom, -abs(mean) / sqrt(total)))
 
 
-def _seed_means(runs: Sequence[Verdicts], shared: Sequence[str]) -> list[float]:
-    return [sum(run[t] for t in shared) / len(shared) for run in runs]
+def _rewards(runs: Sequence[Verdicts], shared: Sequence[str]) -> Floats:
+    """Runs x questions."""
+    return np.array([[run[t] for t in shared] for run in runs], dtype=np.float64)
 
 
 def _shared(runs: Sequence[Verdicts]) -> list[str]:
     return sorted(set.intersection(*(set(run) for run in runs))) if runs else []
 
 
-def _binary(values: Sequence[float]) -> bool:
-    return all(v in (0.0, 1.0) for v in values)
+def _binary(values: Sequence[float] | Floats) -> bool:
+    array = np.asarray(values)
+    return bool(((array == 0.0) | (array == 1.0)).all())
 
 
-def _variance(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+def _variance(values: Sequence[float] | Floats) -> float:
+    return float(np.var(values, ddof=1))
 
 
 def _z(level: float) -> float:

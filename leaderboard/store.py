@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Engine, Select, case, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import Engine, Select, func, select
 
-from leaderboard.outcomes import bounds, outcomes, truncated
+from leaderboard.outcomes import bounds
 from leaderboard.records import (
-    AgreementInfo,
     DiagnosticInfo,
     EvaluationInfo,
     GroupInfo,
-    JudgeInfo,
     RunInfo,
     SampleFilter,
     SampleInfo,
+    SubmissionInfo,
     VerdictInfo,
 )
-from leaderboard.schema import Attempt, Credit, Diagnostic, Evaluation, Group, Histogram, Judgement, Run, ScoreRow, Step, Task
+from leaderboard.schema import (
+    Attempt,
+    Credit,
+    Diagnostic,
+    Evaluation,
+    Group,
+    Histogram,
+    Judgement,
+    Run,
+    ScoreRow,
+    Step,
+    Submission,
+    Task,
+)
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
@@ -60,9 +72,7 @@ class Store:
             place = (row["run"], row["benchmark"], row["split"])
             last[place] = max(last.get(place, 0), row["step"] or 0)
         kept = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
-        with self._engine.connect() as connection:
-            ends, cut = outcomes(connection), truncated(connection)
-        return [_with_bounds(row, ends, cut) for row in kept]
+        return [_with_bounds(row) for row in kept]
 
     def measurements(self) -> list[Measurement]:
         """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
@@ -70,24 +80,14 @@ class Store:
         Verdicts and configurations are only read for those.
         """
         heads = self._all(select(*_MEASUREMENT_COLUMNS).join(Run, Run.key == Evaluation.run).where(Evaluation.finished))
-        chosen = newest([Measurement(**row) for row in heads])
+        chosen = newest([Measurement(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in heads])
         packed: dict[tuple[str, str], bytes] = {}
         for ids in _slices([m.evaluation_id for m in chosen]):
             query = select(Run.run_id, Evaluation.evaluation_id, Evaluation.verdicts).join(Run, Run.key == Evaluation.run)
             rows = self._all(query.where(Evaluation.evaluation_id.in_(ids)))
-            packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] for row in rows}
+            packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] or b"" for row in rows}
         configs = self._configs({m.entry: m.run_id for m in chosen}.values())
-        with self._engine.connect() as connection:
-            cut = truncated(connection)
-        return [
-            replace(
-                m,
-                verdicts=verdicts_of(packed.get((m.run_id, m.evaluation_id))),
-                truncated=cut.get((m.run, m.evaluation_id, ""), 0.0),
-                config=configs.get(m.run_id, {}),
-            )
-            for m in chosen
-        ]
+        return [_filled(m, packed.get((m.run_id, m.evaluation_id), b""), configs.get(m.run_id, {})) for m in chosen]
 
     def parts(self, measurements: Iterable[Measurement], benchmark: str, tag: str | None = None) -> dict[Column, dict[str, str]]:
         """Columns that unfold a benchmark by its tags (or by one of them), each with the tag value of every task id."""
@@ -140,21 +140,30 @@ class Store:
         """One run, None if it is unknown."""
         return next((RunInfo(**row) for row in self._all(select(*_RUN_COLUMNS).where(Run.run_id == run_id))), None)
 
+    def submission(self, run_id: str) -> SubmissionInfo | None:
+        """The bundle that a run came in, None for a run of this board's own."""
+        query = select(Submission.signer, Submission.at).where(Submission.run_id == run_id)
+        return next((SubmissionInfo(**row) for row in self._all(query)), None)
+
     def cursor(self, run: int) -> str | None:
         """How far a run's log has been read."""
         return next((row["cursor"] for row in self._all(select(Run.cursor).where(Run.key == run))), None)
 
     def groups(self, run: int) -> list[GroupInfo]:
         """Groups of a run in the order of steps."""
-        query = select(*(getattr(Group, f.name) for f in fields(GroupInfo))).where(Group.run == run)
-        return [GroupInfo(**row) for row in self._all(query.order_by(Group.step, Group.group_id))]
+        query = select(Group.step, Group.task_id, Group.outcome, Group.level, Group.max_level).where(Group.run == run)
+        with self._engine.connect() as connection:  # long lists: no mapping a row
+            rows = connection.execute(query.order_by(Group.step, Group.group_id)).all()
+        return [GroupInfo(step=s, task_id=t, outcome=o, level=k, max_level=most) for s, t, o, k, most in rows]
 
     def series(self, run: int) -> dict[str, list[tuple[int, float]]]:
         """Every recorded number of a run by name, as (step, value); steps without a value are left out."""
         found: dict[str, list[tuple[int, float]]] = {}
-        for row in self._all(select(Step.name, Step.step, Step.value).where(Step.run == run).order_by(Step.name, Step.step)):
-            if row["value"] is not None:
-                found.setdefault(row["name"], []).append((row["step"], row["value"]))
+        query = select(Step.name, Step.step, Step.value).where(Step.run == run)
+        with self._engine.connect() as connection:
+            for name, step, value in connection.execute(query.order_by(Step.name, Step.step)).all():
+                if value is not None:
+                    found.setdefault(name, []).append((step, value))
         return found
 
     def histogram(self, run: int, name: str) -> tuple[list[float], list[float]] | None:
@@ -176,9 +185,7 @@ class Store:
             .where(Evaluation.run == run)
             .order_by(Evaluation.step, Evaluation.at)
         )
-        with self._engine.connect() as connection:
-            cut = truncated(connection, only=run)
-        return [EvaluationInfo(**row, truncated=cut.get((run, row["evaluation_id"], ""), 0.0)) for row in self._all(query)]
+        return [EvaluationInfo(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in self._all(query)]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""
@@ -219,35 +226,6 @@ class Store:
         query = select(*columns).where(Judgement.run == run, Judgement.attempt_id == attempt_id)
         return [VerdictInfo(**row) for row in self._all(query.order_by(Judgement.current.desc(), Judgement.judge))]
 
-    def judges(self) -> list[JudgeInfo]:
-        """What every judge did, over all runs."""
-        accepted, refused = _one_if(Judgement.value > 0.5), _one_if(Judgement.value <= 0.5)
-        undecided = _one_if(Judgement.value.is_(None))
-        sums = (func.sum(c).label(n) for c, n in ((accepted, "accepted"), (refused, "refused"), (undecided, "undecided")))
-        query = select(Judgement.judge, *sums).group_by(Judgement.judge).order_by(Judgement.judge)
-        return [JudgeInfo(**row) for row in self._all(query)]
-
-    def agreements(self) -> list[AgreementInfo]:
-        """Every two judges on the attempts that both decided. Of two verdicts on one attempt at most one is current."""
-        query = _judge_pairs()
-        right_a, right_b = _OLD.value > 0.5, _NEW.value > 0.5
-        cells = {
-            "both_right": right_a & right_b,
-            "both_wrong": ~right_a & ~right_b,
-            "only_a": right_a & ~right_b,
-            "only_b": ~right_a & right_b,
-        }
-        columns = [_OLD.judge.label("a"), _NEW.judge.label("b"), *(func.sum(_one_if(cell)).label(name) for name, cell in cells.items())]
-        rows = self._all(query.with_only_columns(*columns).group_by(_OLD.judge, _NEW.judge).order_by(_OLD.judge, _NEW.judge))
-        return [AgreementInfo(**row) for row in rows]
-
-    def disagreements(self, a: str, b: str, limit: int = 6) -> list[tuple[str, str]]:
-        """Some attempts, as (run id, attempt id), that one of two judges accepted and the other refused."""
-        query = _judge_pairs().join(Run, Run.key == _OLD.run).with_only_columns(Run.run_id, _OLD.attempt_id)
-        unlike = (_OLD.value > 0.5) != (_NEW.value > 0.5)
-        rows = self._all(query.where(_OLD.judge == a, _NEW.judge == b, unlike).order_by(Run.run_id, _OLD.attempt_id).limit(limit))
-        return [(row["run_id"], row["attempt_id"]) for row in rows]
-
     def _configs(self, run_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
         for ids in _slices(sorted(run_ids)):
@@ -259,15 +237,13 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _with_bounds(
-    row: dict[str, Any], ends: Mapping[tuple[int, str], dict[str, int]], cut: Mapping[tuple[int, str, str], float]
-) -> dict[str, Any]:
+def _with_bounds(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the score's bounds and, where it is that of a whole evaluation, how its attempts ended."""
-    run = row.pop("key")
-    whole = {} if row["part"] else ends.get((run, row["evaluation"]), {})
+    cut, ends = row.pop("truncated").get(row["part"], 0.0), row.pop("outcomes")
     unbounded = row["metric"] == "calibration_error"
-    share = cut.get((run, row["evaluation"], row["part"]), 0.0) * row["coverage"] / max(row["n"], 1)  # n questions are the covered share
-    return row | {"bounds": None if unbounded else list(bounds(row["score"], row["coverage"], share)), "outcomes": whole}
+    share = cut * row["coverage"] / max(row["n"], 1)  # n questions are the covered share
+    ranges = None if unbounded else list(bounds(row["score"], row["coverage"], share))
+    return row | {"bounds": ranges, "outcomes": {} if row["part"] else ends}
 
 
 _RUN_COLUMNS = [getattr(Run, f.name) for f in fields(RunInfo)]
@@ -276,13 +252,21 @@ _SETTINGS: dict[str, Any] = {"config": {}, "changed": None, "provenance": {}}
 _SCORE_COLUMNS = [
     *(Evaluation.model, Evaluation.method, Evaluation.benchmark, Evaluation.split, ScoreRow.metric, ScoreRow.part),
     *(ScoreRow.score, ScoreRow.low, ScoreRow.high, ScoreRow.n, ScoreRow.coverage, ScoreRow.method.label("interval")),
-    *(Run.key, Run.run_id.label("run"), Evaluation.seed, Evaluation.step, Evaluation.judge, Evaluation.comparability),
+    *(
+        Evaluation.outcomes,
+        Evaluation.truncated,
+        Run.run_id.label("run"),
+        Evaluation.seed,
+        Evaluation.step,
+        Evaluation.judge,
+        Evaluation.comparability,
+    ),
     Evaluation.comparability_parts,
     *(Evaluation.generated_tokens_total.label("training_tokens"), Evaluation.evaluation_id.label("evaluation")),
 ]
 
 _MEASUREMENT_COLUMNS = [
-    *(Run.key.label("run"), Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
+    *(Run.run_id, Run.recipe, Evaluation.truncated, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
     *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
     *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
 ]
@@ -290,7 +274,7 @@ _MEASUREMENT_COLUMNS = [
 _EVALUATION_COLUMNS = [
     *(Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge),
     *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished, ScoreRow.score, ScoreRow.low, ScoreRow.high),
-    *(ScoreRow.coverage, Evaluation.comparability_parts.label("code_parts")),
+    *(ScoreRow.coverage, Evaluation.truncated, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 _SAMPLE_COLUMNS = [
@@ -303,21 +287,6 @@ _SAMPLE_COLUMNS = [
 
 
 _VERDICT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
-
-
-_OLD, _NEW = aliased(Judgement), aliased(Judgement)
-
-
-def _judge_pairs() -> Select[Any]:
-    """A retired verdict beside every other judge's on the same attempt, both decided; each pair once."""
-    same = (_NEW.run == _OLD.run) & (_NEW.attempt_id == _OLD.attempt_id)
-    once = _NEW.current | (_OLD.judge < _NEW.judge)
-    both = _OLD.value.is_not(None) & _NEW.value.is_not(None)
-    return select(_OLD).join(_NEW, same & (_NEW.judge != _OLD.judge) & once).where(~_OLD.current, both)
-
-
-def _one_if(condition: Any) -> Any:
-    return case((condition, 1), else_=0)
 
 
 def _sample_query() -> Select[*tuple[Any, ...]]:
@@ -352,10 +321,15 @@ def _filtered(query: Select[Any], wanted: SampleFilter) -> Select[Any]:
             return query.where(Judgement.value.is_(None))
 
 
+def _filled(m: Measurement, packed: bytes, config: Mapping[str, Any]) -> Measurement:
+    name = hashlib.blake2b(packed, digest_size=12).hexdigest()
+    return replace(m, verdicts=verdicts_of(packed), verdicts_hash=name, config=config)
+
+
 @lru_cache(maxsize=4096)
-def verdicts_of(packed: bytes | None) -> Verdicts:
+def verdicts_of(packed: bytes) -> Verdicts:
     """Unpacked verdicts, kept for the next look at an evaluation that has not changed; not to be altered."""
-    return unpack(packed)
+    return unpack(packed or None)
 
 
 def _slices(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -28,6 +28,10 @@ METHOD_TITLES = {
 }
 
 
+CORRECTION_TITLES = {"holm": "Holm", "bh": "Benjamini-Hochberg"}
+"""How p-values are corrected for their number: Holm bounds the chance of any false finding, the other the share of false ones."""
+
+
 def method_title(method: str) -> str:
     """A method's name on the board."""
     return METHOD_TITLES.get(method, f"+ {method}")
@@ -81,7 +85,9 @@ def comparison_sentence(comparison: Comparison, other: str = "the base") -> str:
         if comparison.gap is None
         else f" With {comparison.n} questions, a gap of about {100 * comparison.gap:.1f} points is found four times in five."
     )
-    corrected = "" if comparison.adjusted is None else f", {p_value(comparison.adjusted)} after Holm's correction over the column"
+    corrected = ""
+    if comparison.adjusted is not None:
+        corrected = f", {p_value(comparison.adjusted)} after the {CORRECTION_TITLES[comparison.correction]} correction over the column"
     interval = ""
     if comparison.low is not None and comparison.high is not None:
         interval = f", 95% interval {points(comparison.low)} to {points(comparison.high)}"

@@ -78,7 +78,13 @@ def read(chosen: Reproduction, runs: dict[str, list[Path]], diagnoses: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "verdict"), [(30, 4, "agrees"), (4, 30, "DISAGREES"), (20, 20, "undecided: our difference cannot be told from zero")]
+    ("ours", "theirs", "verdict"),
+    [
+        (30, 4, "agrees"),
+        (4, 30, "DISAGREES"),
+        (20, 20, "undecided: both score the same on each of 40 questions"),
+        (20, 18, "undecided: our difference cannot be told from zero"),
+    ],
 )
 def test_the_report_says_whether_the_ordering_of_the_paper_is_ours(tmp_path: Path, ours: int, theirs: int, verdict: str) -> None:
     chosen = Reproduction(
@@ -86,7 +92,7 @@ def test_the_report_says_whether_the_ordering_of_the_paper_is_ours(tmp_path: Pat
     )
     said = read(chosen, {"a": [written(tmp_path / "a", ours)], "b": [written(tmp_path / "b", theirs)]})
     assert f"| a | 35.92 | {100 * ours / 40:.1f} [" in said and "| b | not reported | " in said
-    assert f"a over b: {100 * (ours - theirs) / 40:+.1f} (" in said and verdict in said
+    assert verdict in said and (ours == theirs or f"a over b: {100 * (ours - theirs) / 40:+.1f} (" in said)
     assert "Not applicable here: none of it" in said
 
 
@@ -189,3 +195,11 @@ def test_a_study_and_a_table_share_the_run_that_both_need(tmp_path: Path) -> Non
     )
     assert study.run_dir("actguide", 1) == BENCH.run_dir(Arm(name="ActGuide-RL", trainer="actguide"), 1)
     assert study.run_dir("foreign-plans", 1) != study.run_dir("actguide", 1) != replace(study, split="validation").run_dir("actguide", 1)
+
+
+def test_an_arm_has_settings_of_its_own_on_one_model_alone() -> None:
+    table = reproductions()["table8"]
+    opsd = next(arm for arm in table.arms if arm.trainer == "opsd")
+    plain, other = replace(opsd, on={}), replace(BENCH, model="smollm2-135m")
+    assert BENCH.run_dir(opsd, 0) != BENCH.run_dir(plain, 0) and other.run_dir(opsd, 0) == other.run_dir(plain, 0)
+    assert "tenth of the learning rate" in table.remark

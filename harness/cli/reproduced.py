@@ -35,6 +35,7 @@ def report(chosen: Reproduction, bench: Bench, done: Done) -> list[str]:
     parts += [[f"## {name}", "", *_diagnosis(done.diagnoses[name])] for name in chosen.diagnoses]
     parts += [[f"The paper's finding: {chosen.finding}"]] if chosen.finding else []
     parts += [[f"Not applicable here: {chosen.not_applicable}"]] if chosen.not_applicable else []
+    parts += [[chosen.remark]] if chosen.remark else []
     return [line for part in parts for line in (*part, "")][:-1]
 
 

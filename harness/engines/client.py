@@ -119,6 +119,9 @@ class Client:
                     except UnreadableError as error:
                         raise _Failed(str(error)) from error
                     except _Failed as failure:
+                        if failure.gone and self._gone_since is None:
+                            self._gone_since = time.monotonic()
+                            _LOG.warning("%s %s is not there; waiting for it up to %g s", self._who, self.url, patience.seconds)
                         if failure.overload:
                             self.pace.overloaded(ticket)
                         if failure.after is not None and failure.after <= patience.seconds:
@@ -166,9 +169,6 @@ class Client:
             ):
                 content = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            if self._gone_since is None:
-                self._gone_since = time.monotonic()
-                _LOG.warning("%s %s is not there (%s); it is waited for", self._who, self.url, type(error).__name__)
             raise _Failed(f"no connection: {self._told(error)}", gone=True) from error
         except TimeoutError as error:
             raise _Failed(f"no whole reply within {timeout:g} s", overload=True) from error

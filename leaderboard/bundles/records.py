@@ -2,7 +2,9 @@
 
 In the clear: settings, provenance, which tasks were tried, every verdict, training numbers. Sealed, because published questions and
 answers end up in training data and gated ones may not be published at all: questions, accepted answers, answers, hints and
-turns, and what a judge wrote about a gated question.
+turns, and what a judge wrote about a gated question. Token arrays (ids, log-probabilities, ratios) stay with the run: ids are the
+sealed text in other words, and they are many times the size of all the rest. After a submit the sample page therefore shows an
+attempt's advantage and mean ratio, which its credit event holds, and not each token's.
 """
 
 from __future__ import annotations

@@ -8,13 +8,25 @@ from itertools import groupby
 from urllib.parse import quote, urlencode
 
 from leaderboard.reported import ReportedRow, reported
-from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement, build
+from leaderboard.snapshot import Snapshot
+from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement
 from leaderboard.stats import Comparison
-from leaderboard.store import Store
 from leaderboard.web.charts import Tick, nice_top, span
-from leaderboard.web.pages import BoardCell, BoardColumn, BoardGroup, BoardPage, BoardRow, BoardSpan, Choice, Delta, Link
+from leaderboard.web.findings import findings
+from leaderboard.web.pages.board import BoardCell, BoardColumn, BoardGroup, BoardPage, BoardRow, BoardSpan, Delta
+from leaderboard.web.pages.shared import Choice, Link
 from leaderboard.web.query import VIEWS, BoardQuery, column_id
-from leaderboard.words import column_title, comparison_sentence, delta_words, gap_words, method_title, p_value, percent, points, seeds_words
+from leaderboard.words import (
+    CORRECTION_TITLES,
+    column_title,
+    comparison_sentence,
+    delta_words,
+    gap_words,
+    method_title,
+    percent,
+    points,
+    seeds_words,
+)
 
 VIEW_WORDS = {"table": "Table", "forest": "Forest plot"}
 MOST_FINDINGS = 4
@@ -33,11 +45,10 @@ class _Shown:
     top: float
 
 
-def board_page(store: Store, query: BoardQuery, calibrated: Collection[str] = ()) -> BoardPage:
+def board_page(snapshot: Snapshot, query: BoardQuery, calibrated: Collection[str] = ()) -> BoardPage:
     """The board as the query wants it; ``calibrated`` are the judges that were checked against known answers."""
-    measurements = store.measurements()
-    board, tags = asked_board(store, measurements, query)
-    return shown_page(board, query, measurements, tags, calibrated)
+    board, tags = asked_board(snapshot, query)
+    return shown_page(board, query, snapshot.measurements, tags, calibrated)
 
 
 def shown_page(
@@ -59,7 +70,7 @@ def shown_page(
         spans=tuple(_spans(shown)),
         columns=tuple(_heading(shown, c) for c in shown.columns),
         groups=groups,
-        findings=tuple(_findings(board)[:MOST_FINDINGS]),
+        findings=tuple(findings(board)[:MOST_FINDINGS]),
         views=tuple(Link(words=VIEW_WORDS[v], href=query.address(view=v), current=v == query.view) for v in VIEWS),
         view=query.view,
         choices=_choices(measurements, query),
@@ -74,18 +85,18 @@ def shown_page(
     )
 
 
-def asked_board(store: Store, measurements: Sequence[Measurement], query: BoardQuery) -> tuple[Board, dict[str, tuple[str, ...]]]:
+def asked_board(snapshot: Snapshot, query: BoardQuery) -> tuple[Board, dict[str, tuple[str, ...]]]:
     """The standings of the asked benchmarks with their unfolded parts, and the tags that could unfold each."""
-    chosen = [m for m in measurements if query.benchmark in ("", m.benchmark)]
+    benchmarks = sorted({m.benchmark for m in snapshot.measurements if query.benchmark in ("", m.benchmark)})
     parts: dict[Column, Mapping[str, str]] = {}
     tags: dict[str, tuple[str, ...]] = {}
-    for benchmark in sorted({m.benchmark for m in chosen}):
-        found = store.parts(chosen, benchmark)
+    for benchmark in benchmarks:
+        found = snapshot.parts(benchmark)
         tags[benchmark] = tuple(sorted({c.part.partition("=")[0] for c in found}))
         wanted = query.unfolded_by(benchmark)
         tag = wanted or next((t for t in (*USUAL_TAGS, *tags[benchmark]) if t in tags[benchmark]), "") if wanted is not None else None
         parts |= {c: by_task for c, by_task in found.items() if c.part.partition("=")[0] == tag}
-    return build(chosen, parts), tags
+    return snapshot.board(benchmarks, parts, query.correction), tags
 
 
 def delta_chip(comparison: Comparison, href: str = "") -> Delta:
@@ -269,37 +280,10 @@ def _choices(measurements: Sequence[Measurement], query: BoardQuery) -> tuple[Ch
             value=query.benchmark,
             options=options({m.benchmark for m in measurements}, "all benchmarks"),
         ),
+        Choice(name="correction", title="Many tests", value=query.correction, options=tuple(CORRECTION_TITLES.items())),
     )
 
 
 def _hidden(query: BoardQuery) -> list[tuple[str, str]]:
     pairs = [("view", query.view), ("sort", query.sort), *(("unfold", f"{b}:{t}" if t else b) for b, t in query.unfold)]
     return [(k, v) for k, v in pairs if v and v != VIEWS[0]] + ([] if query.reported else [("reported", "0")])
-
-
-def _findings(board: Board) -> list[str]:
-    """One sentence a model: what its best method does on its first column."""
-    found = []
-    for model, group in groupby(board.entries, key=lambda e: e.model):
-        entries = list(group)
-        column = next((c for c in board.columns if any(c in e.cells and e.cells[c].to_base for e in entries)), None)
-        if column is None:
-            continue
-        cells = [(e, e.cells[column]) for e in entries if column in e.cells]
-        base = next((c for e, c in cells if e.method == BASE), None)
-        trained = [(e, c) for e, c in cells if c.to_base is not None]
-        if base is not None and trained:
-            entry, cell = max(trained, key=lambda pair: pair[1].score.value)
-            found.append(_finding(model, entry, cell, base, column))
-    return found
-
-
-def _finding(model: str, entry: Entry, cell: Cell, base: Cell, column: Column) -> str:
-    assert cell.to_base is not None
-    where, name = column_title(column), method_title(entry.method).removeprefix("+ ")
-    if not cell.to_base.distinguishable:
-        return f"{model}: no method is distinguishable from the base on {where} yet; {name} stands at {points(cell.to_base.delta)} points."
-    return (
-        f"{model}: {name} reaches {percent(cell.score.value)}% on {where}, from {percent(base.score.value)}% for the base "
-        f"({points(cell.to_base.delta)} points, {p_value(cell.to_base.decisive_p)})."
-    )

@@ -1,114 +1,118 @@
-"""Pages that were just made are served again: for two seconds, and to whoever asks while one request makes a page anew.
+"""One cache of rendered pages, each kept with the state of the database that it shows.
 
-A lone visitor therefore never sees a page older than the pace at which logs are read; a crowd costs one page in two seconds per
-address. Every page has an ETag, so a browser that has it gets 304. Only whole HTML pages of plain GETs are kept, in memory.
+A page is served again for two seconds without a question, and after that for as long as the state has not changed. When it has, one
+thread makes the page anew, whatever the number of readers; they wait a moment for it, and get the page before if it takes longer.
+So a change that is slow to draw delays nobody, and a page that is quick to draw is never old. Every page has an ETag.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Lock
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
 
 FRESH_SECONDS = 2.0
-STALE_SECONDS = 30.0  # an older page is not served even while a new one is being made
+PATIENCE_SECONDS = 0.06  # how long a reader of an outdated page waits for the new one
+STALE_SECONDS = 30.0  # a page that was right longer ago than this is not served: its reader waits for the new one
 MOST_BYTES = 64 * 2**20
+MAKERS = 4  # threads that make pages
 
-Key = tuple[str, bytes, str]
+Key = tuple[str, bytes]
+"""Path and query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One answer as it was sent, with its ETag and the time (s) when it was made."""
+    """One rendered page, the state of the database that it shows, and when (s) it was last known to be right."""
 
-    headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
     etag: str
-    at: float
+    state: str
+    right_at: float
 
 
 class PageCache:
-    """ASGI middleware; one per application."""
+    """Makes, keeps and serves the pages of one application."""
 
-    def __init__(self, app: ASGIApp, fresh_seconds: float = FRESH_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
-        self._app = app
-        self._fresh_seconds = fresh_seconds
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._pages: OrderedDict[Key, Page] = OrderedDict()
         self._bytes = 0
-        self._making: set[Key] = set()
+        self._lock = Lock()
+        self._making: dict[Key, Future[Page]] = {}
+        self._makers = ThreadPoolExecutor(MAKERS, thread_name_prefix="pages")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].startswith(("/static/", "/api/")):
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        key = (scope["path"], scope["query_string"], headers.get("hx-request", ""))
-        page, age = self._pages.get(key), 0.0
-        if page is not None:
-            self._pages.move_to_end(key)
-            age = self._clock() - page.at
-        if page is not None and (age < self._fresh_seconds or (key in self._making and age < STALE_SECONDS)):
-            await _send_page(page, headers.get("if-none-match"), send)
-            return
-        self._making.add(key)
+    def kept(self, make: Callable[[Request], str], state: Callable[[], str]) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that answers with the HTML of ``make``; equal values of ``state`` mean an equal page. What they raise is raised."""
+
+        async def endpoint(request: Request) -> Response:
+            key = (request.scope["path"], request.scope["query_string"])  # not request.url, which drops newlines and splits at "?"
+            with self._lock:
+                page = self._pages.get(key)
+                if page is not None:
+                    self._pages.move_to_end(key)
+            age = float("inf") if page is None else self._clock() - page.right_at
+            if page is None or age >= FRESH_SECONDS:
+                making = asyncio.wrap_future(self._renewed(key, request, make, state))
+                if page is None or age >= STALE_SECONDS:
+                    page = await asyncio.shield(making)
+                else:
+                    making.add_done_callback(_seen)
+                    await asyncio.wait({making}, timeout=PATIENCE_SECONDS)
+                    page = making.result() if making.done() else page
+            return _answer(page, request.headers.get("if-none-match"))
+
+        return endpoint
+
+    def _renewed(self, key: Key, request: Request, make: Callable[[Request], str], state: Callable[[], str]) -> Future[Page]:
+        """The making of this page that is under way, else a new one."""
+        with self._lock:
+            if key not in self._making:
+                self._making[key] = self._makers.submit(self._renew, key, request, make, state)
+            return self._making[key]
+
+    def _renew(self, key: Key, request: Request, make: Callable[[Request], str], state: Callable[[], str]) -> Page:
         try:
-            await self._app(scope, receive, _Copy(self, key, headers.get("if-none-match"), send))
+            now_state, at, before = state(), self._clock(), self._pages.get(key)
+            if before is not None and before.state == now_state:
+                page = replace(before, right_at=at)
+            else:
+                body = make(request).encode()
+                etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+                page = Page(body=body, etag=etag, state=now_state, right_at=at)
+            self._keep(key, page)
+            return page
         finally:
-            self._making.discard(key)
+            with self._lock:
+                del self._making[key]
 
-    def keep(self, key: Key, headers: list[tuple[bytes, bytes]], body: bytes) -> Page:
-        """Remember an answer; the pages longest unasked for make room."""
-        etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-        page = Page(headers=tuple(headers), body=body, etag=etag, at=self._clock())
-        before = self._pages.pop(key, None)
-        self._bytes += len(body) - (0 if before is None else len(before.body))
-        self._pages[key] = page
-        while self._bytes > MOST_BYTES:
-            self._bytes -= len(self._pages.popitem(last=False)[1].body)
-        return page
-
-
-class _Copy:
-    """Passes an answer on; one that is a whole HTML page is kept and sent with its ETag."""
-
-    def __init__(self, cache: PageCache, key: Key, known: str | None, send: Send) -> None:
-        self._cache, self._key, self._known, self._send = cache, key, known, send
-        self._start: Message | None = None
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and _is_page(message):
-            self._start = message
-            return
-        if self._start is None:
-            await self._send(message)
-        elif message.get("more_body"):  # streamed: too long or too live to keep
-            start, self._start = self._start, None
-            await self._send(start)
-            await self._send(message)
-        else:
-            page = self._cache.keep(self._key, self._start["headers"], message.get("body", b""))
-            await _send_page(page, self._known, self._send)
+    def _keep(self, key: Key, page: Page) -> None:
+        """Remember a page; those longest unasked for make room."""
+        with self._lock:
+            before = self._pages.pop(key, None)
+            self._bytes += len(page.body) - (0 if before is None else len(before.body))
+            self._pages[key] = page
+            while self._bytes > MOST_BYTES:
+                self._bytes -= len(self._pages.popitem(last=False)[1].body)
 
 
-def _is_page(start: Message) -> bool:
-    headers = Headers(raw=start["headers"])
-    return start["status"] == 200 and headers.get("content-type", "").startswith("text/html") and "set-cookie" not in headers
+def _seen(making: asyncio.Future[Page]) -> None:
+    """A making that fails after its readers have gone is no news: the next reader's is tried again, and raises."""
+    if not making.cancelled():
+        making.exception()
 
 
-async def _send_page(page: Page, known: str | None, send: Send) -> None:
+def _answer(page: Page, known: str | None) -> Response:
     """The page, or 304 to a browser that has it. ``no-cache``: kept by browsers, but asked about each time."""
-    unchanged = known is not None and page.etag in known
-    start: Message = {"type": "http.response.start", "status": 304 if unchanged else 200, "headers": list(page.headers)}
-    headers = MutableHeaders(scope=start)
-    headers["ETag"] = page.etag
-    headers["Cache-Control"] = "no-cache"
-    if unchanged:
-        del headers["content-length"]
-    await send(start)
-    await send({"type": "http.response.body", "body": b"" if unchanged else page.body})
+    headers = {"ETag": page.etag, "Cache-Control": "no-cache"}
+    if known is not None and page.etag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(page.body, headers=headers, media_type="text/html; charset=utf-8")

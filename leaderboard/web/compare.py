@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
+from leaderboard.ranks import CORRECTIONS
 from leaderboard.records import SampleInfo
-from leaderboard.standings import Column, Measurement, differing_parts
-from leaderboard.stats import Comparison, compare
+from leaderboard.snapshot import Snapshot
+from leaderboard.standings import Measurement, differing_parts
+from leaderboard.stats import Comparison, Verdicts, compare
 from leaderboard.store import Store
-from leaderboard.web.pages import Choice, ComparePage, Link, PairLine, Tally
+from leaderboard.web.pages.compare import ComparePage, PairLine, Tally
+from leaderboard.web.pages.shared import Choice, Link
+from leaderboard.web.query import sample_address
 from leaderboard.web.sample import verdict_of
-from leaderboard.words import HIDDEN, comparison_sentence, is_hidden, method_title, p_value, percent, points
+from leaderboard.words import CORRECTION_TITLES, HIDDEN, comparison_sentence, is_hidden, method_title, p_value, percent, points
 
 PAGE_SIZE = 40
 FILTERS = {"wins": "A right, B wrong", "losses": "A wrong, B right", "ties": "same verdict", "all": "all shared questions"}
@@ -20,7 +24,10 @@ FILTERS = {"wins": "A right, B wrong", "losses": "A wrong, B right", "ties": "sa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareQuery:
-    """Run ids of both sides, the benchmark and split they share, which questions to list, and the page of the list from 0."""
+    """Run ids of both sides, the benchmark and split they share, which questions to list, and the page of the list from 0.
+
+    ``correction``: how the p-values of parts are corrected for their number.
+    """
 
     a: str = ""
     b: str = ""
@@ -28,15 +35,17 @@ class CompareQuery:
     split: str = ""
     show: str = "wins"
     page: int = 0
+    correction: str = "holm"
 
     def address(self, **changes: str | int) -> str:
         pairs = {name: getattr(self, name) for name in ("a", "b", "benchmark", "split", "show", "page")} | changes
+        pairs |= {} if self.correction == "holm" else {"correction": self.correction}
         return "/compare?" + urlencode({name: value for name, value in pairs.items() if value})
 
 
-def compare_page(store: Store, query: CompareQuery, show_gated: bool = False) -> ComparePage:
+def compare_page(snapshot: Snapshot, query: CompareQuery, show_gated: bool = False) -> ComparePage:
     """Two runs on the benchmark that the query names, else on the first that both were measured on."""
-    measurements = store.measurements()
+    measurements, store = snapshot.measurements, snapshot.store
     mine, theirs = (_of_run(measurements, run_id, query) for run_id in (query.a, query.b))
     shared = sorted(set(mine) & set(theirs))
     choices = _choices(measurements, query, shared)
@@ -61,7 +70,7 @@ def compare_page(store: Store, query: CompareQuery, show_gated: bool = False) ->
         if a.comparability != b.comparability
         else "",
         bar=win_bar(found.wins, found.ties, found.losses),
-        tallies=tuple(_tallies(store, a, b, found)),
+        tallies=tuple(_tallies(snapshot, a, b, found, query.correction)),
         filters=tuple(
             Link(words=f"{words} ({len(_tasks(a, b, name))})", href=query.address(show=name, page=0), current=name == query.show)
             for name, words in FILTERS.items()
@@ -108,20 +117,22 @@ def _headline(found: Comparison) -> str:
     return f"Not distinguishable: A is ahead on {found.wins}, behind on {found.losses}; {p_value(found.p)}"
 
 
-def _tallies(store: Store, a: Measurement, b: Measurement, whole: Comparison) -> list[Tally]:
-    """The comparison on all questions, then by each tag; the parts' p-values stand alone and are for orientation."""
-    columns: Mapping[Column, Mapping[str, str]] = store.parts((a, b), a.benchmark)
-    rows = [_tally("all", a.verdicts, b.verdicts, whole)]
-    for column, values in columns.items():
+def _tallies(snapshot: Snapshot, a: Measurement, b: Measurement, whole: Comparison, correction: str) -> list[Tally]:
+    """The comparison on all questions, then by each tag; the parts' p-values are corrected over the parts."""
+    parts: list[tuple[str, Verdicts, Verdicts, Comparison]] = []
+    for column, values in snapshot.parts(a.benchmark).items():
         wanted = column.part.partition("=")[2]
         left, right = ({t: v for t, v in m.verdicts.items() if values.get(t) == wanted} for m in (a, b))
         found = compare([left], [right])
         if found is not None and column.split == a.split:
-            rows.append(_tally(column.part.replace("=", " ").replace("_", " "), left, right, found))
-    return rows
+            parts.append((column.part.replace("=", " ").replace("_", " "), left, right, found))
+    tested = [i for i, (*_, found) in enumerate(parts) if found.p is not None]
+    adjusted = dict(zip(tested, CORRECTIONS[correction]([parts[i][3].p or 0.0 for i in tested]), strict=True))
+    rows = [_tally(name, left, right, found, adjusted.get(i)) for i, (name, left, right, found) in enumerate(parts)]
+    return [_tally("all", a.verdicts, b.verdicts, whole, None), *rows]
 
 
-def _tally(name: str, left: Mapping[str, float], right: Mapping[str, float], found: Comparison) -> Tally:
+def _tally(name: str, left: Verdicts, right: Verdicts, found: Comparison, adjusted: float | None) -> Tally:
     shared = set(left) & set(right)
     means = [percent(sum(side[t] for t in shared) / len(shared)) for side in (left, right)]
     return Tally(
@@ -134,6 +145,7 @@ def _tally(name: str, left: Mapping[str, float], right: Mapping[str, float], fou
         ties=found.ties,
         delta=points(found.delta),
         p=p_value(found.p),
+        adjusted="" if adjusted is None else p_value(adjusted),
     )
 
 
@@ -157,8 +169,8 @@ def _line(a: Measurement, b: Measurement, left: SampleInfo, right: SampleInfo, s
         b=verdict_of(right.value, right.verdict),
         answer_a=answer(left),
         answer_b=answer(right),
-        href_a=f"/runs/{quote(a.run_id)}/samples/{quote(left.attempt_id)}",
-        href_b=f"/runs/{quote(b.run_id)}/samples/{quote(right.attempt_id)}",
+        href_a=sample_address(a.run_id, left.attempt_id),
+        href_b=sample_address(b.run_id, right.attempt_id),
         diff="/diff?" + urlencode(pair),
     )
 
@@ -177,6 +189,7 @@ def _choices(measurements: Sequence[Measurement], query: CompareQuery, shared: S
         Choice(name="a", title="A", value=query.a, options=options),
         Choice(name="b", title="B", value=query.b, options=options),
         Choice(name="benchmark", title="On", value=chosen, options=(("", "the first shared"), *((n, n) for n in benchmarks))),
+        Choice(name="correction", title="Many tests", value=query.correction, options=tuple(CORRECTION_TITLES.items())),
     )
 
 

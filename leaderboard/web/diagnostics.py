@@ -7,7 +7,7 @@ from typing import Any
 
 from leaderboard.records import DiagnosticInfo
 from leaderboard.web.charts import BarChart, LineChart, bar_chart, line_chart
-from leaderboard.web.pages import DiagnosticCard
+from leaderboard.web.pages.run import DiagnosticCard
 
 
 def card(info: DiagnosticInfo) -> DiagnosticCard:

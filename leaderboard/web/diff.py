@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import takewhile, zip_longest
 from typing import Any
-from urllib.parse import quote
 
 from leaderboard.records import RunInfo, SampleInfo
 from leaderboard.transcripts import Transcript
-from leaderboard.web.pages import DiffPage, DiffSide, DiffTurn
+from leaderboard.web.pages.compare import DiffPage, DiffSide, DiffTurn
+from leaderboard.web.query import sample_address
 from leaderboard.web.sample import transcript_of, turn_cards, verdict_of
 from leaderboard.words import HIDDEN, is_hidden, method_title
 
@@ -93,7 +93,7 @@ def _side(run: RunInfo, sample: SampleInfo, transcript: Transcript, hidden: bool
     place += [f"level {sample.level}" if sample.level else "unguided" if sample.purpose != "eval" else "", f"member {sample.position}"]
     return DiffSide(
         title=", ".join(p for p in place if p),
-        href=f"/runs/{quote(run.run_id)}/samples/{quote(sample.attempt_id)}",
+        href=sample_address(run.run_id, sample.attempt_id),
         verdict=verdict_of(sample.value, sample.verdict),
         answer="" if sample.answer is None else "hidden" if hidden else sample.answer,
         hint=bool(transcript.data.get("hint")),

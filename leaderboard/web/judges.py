@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from leaderboard.records import AgreementInfo, JudgeInfo
 from leaderboard.stats import wilson
-from leaderboard.store import Store
+from leaderboard.verdicts import JudgeCounts
 from leaderboard.web.compare import win_bar
-from leaderboard.web.pages import AgreementLine, JudgeLine, JudgesPage, Link
+from leaderboard.web.pages.judges import AgreementLine, JudgeLine, JudgesPage
+from leaderboard.web.pages.shared import Link
+from leaderboard.web.query import sample_address
 from leaderboard.words import percent
 
 
-def judges_page(store: Store, calibrations: Mapping[str, Mapping[str, Any]]) -> JudgesPage:
+def judges_page(counts: JudgeCounts, calibrations: Mapping[str, Mapping[str, Any]]) -> JudgesPage:
     """Every judge that gave a verdict or was calibrated, and every two that judged the same attempts."""
-    counted = {judge.judge: judge for judge in store.judges()}
+    counted = {judge.judge: judge for judge in counts.judges()}
     names = sorted({*counted, *calibrations})
     return JudgesPage(
         judges=tuple(_judge(name, counted.get(name), calibrations.get(name)) for name in names),
-        agreements=tuple(_agreement(store, found) for found in store.agreements()),
+        agreements=tuple(_agreement(counts, found) for found in counts.agreements()),
     )
 
 
@@ -59,7 +60,7 @@ def _rate(report: Mapping[str, Any] | None, name: str) -> str:
     return f"{percent(rate['rate'])}% ({percent(rate['low'])} to {percent(rate['high'])})"
 
 
-def _agreement(store: Store, found: AgreementInfo) -> AgreementLine:
+def _agreement(counts: JudgeCounts, found: AgreementInfo) -> AgreementLine:
     alike, split = found.both_right + found.both_wrong, found.only_a + found.only_b
     share, beyond = wilson(alike, alike + split), kappa(found.both_right, found.both_wrong, found.only_a, found.only_b)
     interval = "" if share.low is None or share.high is None else f" ({percent(share.low)} to {percent(share.high)})"
@@ -74,8 +75,5 @@ def _agreement(store: Store, found: AgreementInfo) -> AgreementLine:
         agreement=f"{percent(share.value)}%{interval}",
         kappa="not defined" if beyond is None else f"{beyond:.2f}",
         bar=win_bar(found.only_a, alike, found.only_b),
-        examples=tuple(
-            Link(words=attempt, href=f"/runs/{quote(run)}/samples/{quote(attempt)}")
-            for run, attempt in store.disagreements(found.a, found.b)
-        ),
+        examples=tuple(Link(words=attempt, href=sample_address(run, attempt)) for run, attempt in counts.disagreements(found.a, found.b)),
     )

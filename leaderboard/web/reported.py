@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from leaderboard.reported import ReportedRow, ReportedTable, reported
-from leaderboard.web.pages import ReportedLine, ReportedPage, ReportedSheet
+from leaderboard.web.pages.board import ReportedLine, ReportedPage, ReportedSheet
 from leaderboard.words import METHOD_TITLES
 
 ORDER = ("gaia", "webwalkerqa", "xbench", "browsecomp_zh", "gpqa_cot_zeroshot", "truthfulqa", "ifeval")

@@ -18,6 +18,7 @@ from leaderboard.records import GroupInfo
 SHADES = 5
 MOST_COLUMNS = 160
 MOST_ROWS = 240
+MOST_CELLS = 3000  # a browser scrolls through so many without effort; further steps are left out evenly
 ORDER = {"solved": 0, "rescued": 1, "failed": 2, "unscorable": 3}
 HEIGHT = {"solved": 0.9, "rescued": 0.62, "failed": 0.24, "unscorable": 0.5}
 
@@ -74,7 +75,7 @@ def rescue_map(
         return None
     chosen = arrangement if arrangement in ("tasks", "stacked") else _readable(groups)
     steps = sorted({g.step for g in groups})
-    stride = ceil(len(steps) / MOST_COLUMNS)
+    stride = max(ceil(len(steps) / MOST_COLUMNS), ceil(len(groups) / MOST_CELLS))
     column = {step: i for i, step in enumerate(steps[::stride])}
     shown = [g for g in groups if g.step in column]
     rows = _task_rows(shown, like or shown) if chosen == "tasks" else _stacked_rows(shown)
@@ -173,7 +174,7 @@ def _trails(groups: Sequence[GroupInfo], rows: Mapping[int, int], column: Mappin
 
 
 def _note(stride: int, hidden: int) -> str:
-    drawn = f"Every {stride}th step is drawn. " if stride > 1 else ""
+    drawn = f"One step in {stride} is drawn. " if stride > 1 else ""
     return drawn + (f"{hidden} more tasks are left out." if hidden else "")
 
 

@@ -17,7 +17,8 @@ from leaderboard.web.charts import short
 from leaderboard.web.curves import charts_of, more_charts_of
 from leaderboard.web.diagnostics import card
 from leaderboard.web.live import last_lines
-from leaderboard.web.pages import EvaluationLine, Figure, Link, RunLine, RunPage, RunsPage, RunStatus, Setting
+from leaderboard.web.pages.run import EvaluationLine, Figure, RunLine, RunPage, RunsPage, RunStatus, Setting
+from leaderboard.web.pages.shared import Link
 from leaderboard.web.rescue import RescueMap, rescue_map
 from leaderboard.words import method_title, percent
 
@@ -50,11 +51,13 @@ def run_page(store: Store, run: RunInfo, now: datetime, arrangement: str | None 
     status, href = run_status(run, now), f"/runs/{quote(run.run_id)}"
     maps = _maps(store, run, groups, arrangement)
     changed = {} if run.changed is None else run.changed
+    submission = store.submission(run.run_id)
     return RunPage(
         run_id=run.run_id,
         title=f"{run.model} {method_title(run.method)}",
         subtitle=_subtitle(run),
         status=status,
+        signed=None if submission is None else (submission.signer, submission.at[:10]),
         error=run.error or "",
         figures=tuple(_figures(run, groups, series, evaluations)),
         maps=maps,

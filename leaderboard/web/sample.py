@@ -13,7 +13,9 @@ from harness.errors import RunLogError
 from leaderboard.records import RunInfo, SampleFilter, SampleInfo
 from leaderboard.store import MOST_COUNTED, Store
 from leaderboard.transcripts import Token, TokenCredit, Transcript, read_token_credit, read_transcript, unsealed
-from leaderboard.web.pages import Choice, Link, OtherVerdict, SampleLine, SamplePage, SamplesPage, TokenMark, TurnCard, Verdict
+from leaderboard.web.pages.sample import OtherVerdict, SampleLine, SamplePage, SamplesPage, TokenMark, TurnCard
+from leaderboard.web.pages.shared import Choice, Link, Verdict
+from leaderboard.web.query import sample_address
 from leaderboard.words import HIDDEN, is_hidden, method_title
 
 PAGE_SIZE = 50
@@ -39,7 +41,7 @@ def samples_page(store: Store, run: RunInfo, wanted: SampleFilter, page: int, sh
         title=f"{run.model} {method_title(run.method)}",
         choices=_choices(store, run, wanted),
         hidden={k: v for k, v in query.items() if k in ("task", "step", "level")},
-        samples=tuple(_line(href, s, show_gated) for s in samples),
+        samples=tuple(_line(run.run_id, s, show_gated) for s in samples),
         counted=f"{first + 1:,} to {first + len(samples):,} of {of}" if samples else "none",
         earlier=address(page - 1) if page else None,
         later=address(page + 1) if len(samples) == PAGE_SIZE and first + len(samples) != total else None,
@@ -228,11 +230,11 @@ def _diff_links(store: Store, run: RunInfo, sample: SampleInfo) -> list[Link]:
     return links[:MOST_DIFFS]
 
 
-def _line(href: str, s: SampleInfo, show_gated: bool) -> SampleLine:
+def _line(run_id: str, s: SampleInfo, show_gated: bool) -> SampleLine:
     place = [s.purpose, "" if s.step is None else f"step {s.step}", f"level {s.level}" if s.level else ""]
     hidden = is_hidden(s.benchmark, s.gold, show_gated)
     return SampleLine(
-        href=f"{href}/samples/{quote(s.attempt_id)}",
+        href=sample_address(run_id, s.attempt_id),
         question=HIDDEN if hidden else s.question,
         task_id=s.task_id,
         tags=", ".join(f"{k} {v}" for k, v in s.tags.items()),

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from leaderboard.standings import Board
 from leaderboard.web.board import shown_page
-from leaderboard.web.pages import BoardPage
+from leaderboard.web.pages.board import BoardPage
 from leaderboard.web.query import BoardQuery
 from leaderboard.web.templating import environment
 

@@ -262,7 +262,7 @@ def test_a_server_that_goes_away_is_waited_for_and_found_again(unused_port: int)
     assert before.text == after.text and after.usage.retries > 0
 
 
-def test_a_server_that_stays_away_is_waited_for_once_and_not_by_every_request(unused_port: int) -> None:
+def test_a_server_that_stays_away_is_waited_for_once_and_not_by_every_request(unused_port: int, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> float:
         endpoint = Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig(retries=0, patience=2.0))
         with pytest.raises(EngineError, match="no connection"):
@@ -275,6 +275,7 @@ def test_a_server_that_stays_away_is_waited_for_once_and_not_by_every_request(un
         return time.monotonic() - began
 
     assert asyncio.run(run()) < 2
+    assert caplog.messages == [f"the endpoint http://127.0.0.1:{unused_port}/v1 is not there; waiting for it up to 2 s"]
 
 
 def test_the_first_request_of_a_command_is_not_waited_for_long(unused_port: int) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from million import Shape, fill
 from soak import soak
 
 from leaderboard.database import default_url
+from leaderboard.web.cache import FRESH_SECONDS
 
 REPEATS = 20
 CONNECTIONS = 32
@@ -94,8 +97,8 @@ def cpu_ms(pid: int) -> float:
 
 def addresses(runs: list[str], repeats: int = REPEATS) -> dict[str, list[str]]:
     """Kinds of pages. Those of single runs have different addresses, so that a kept page cannot hide a slow one; the few that show
-    all runs are asked for again and again, as they are in use (made anew when the database has changed: the slowest request)."""
-    some = [runs[1 + (7 * i) % (len(runs) - 1)] for i in range(repeats)]
+    all runs are asked for again and again, as they are in use. ``after_changes`` times what a new result costs them."""
+    some = [runs[1 + (5 * i) % (len(runs) - 1)] for i in range(repeats)]
     trained = [run for run in runs if "base" not in run][1:]
     others = [trained[(11 * i) % len(trained)] for i in range(repeats)]
     real = runs[0]
@@ -128,6 +131,22 @@ async def one_by_one(port: int, pid: int, kinds: dict[str, list[str]]) -> list[T
         errors = sum(status != 200 for status, _ in answers)
         cpu = (cpu_ms(pid) - before) / len(asked)
         found.append(Timing(kind=kind, milliseconds=tuple(ms for _, ms in answers), errors=errors, cpu=cpu))
+    return found
+
+
+async def after_changes(port: int, pid: int, home: Path, repeats: int = REPEATS // 2) -> list[Timing]:
+    """The board and its largest variant, each asked for once after every change of the database."""
+    client, found = Client(port), []
+    for kind, address in (("board after a change", "/"), ("unfolded after a change", "/?unfold=miniweb")):
+        before, answers = cpu_ms(pid), []
+        for number in range(repeats):
+            with sqlite3.connect(home / "leaderboard.sqlite") as raw:
+                raw.execute("UPDATE runs SET updated_at = ? WHERE key = 1", (f"2027-01-01T00:00:{number:02d}.000Z {kind}",))
+            raw.close()
+            await asyncio.sleep(2 * FRESH_SECONDS)
+            answers.append(await client.get(address))
+        errors = sum(status != 200 for status, _ in answers)
+        found.append(Timing(kind=kind, milliseconds=tuple(ms for _, ms in answers), errors=errors, cpu=(cpu_ms(pid) - before) / repeats))
     return found
 
 
@@ -164,27 +183,38 @@ async def at_a_rate(port: int, pid: int, asked: list[str], rate: float, seconds:
     return Timing(kind=f"{reached:.0f} requests/s for {seconds:.0f} s", milliseconds=tuple(taken), errors=errors, cpu=cpu)
 
 
+def filled(home: Path, shape: Shape) -> list[str]:
+    """The runs of the database in ``home``, which is made where there is none."""
+    known = home / "runs.json"
+    if not known.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(fill(home, shape)), encoding="utf-8")
+    names: list[str] = json.loads(known.read_text(encoding="utf-8"))
+    return names
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attempts", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--home", type=Path, help="keep the database in this folder, and use the one that is there")
     parser.add_argument("--only", choices=("pages", "load", "soak"), action="append")
     asked = parser.parse_args()
     parts, missed = asked.only or ["pages", "load", "soak"], []
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
+        home = asked.home or Path(folder)
         if {"pages", "load"} & set(parts):
             began = time.monotonic()
-            runs = fill(home, Shape(attempts=asked.attempts, models=max(1, asked.attempts // 50_000)))
+            runs = filled(home, Shape(attempts=asked.attempts, models=max(1, asked.attempts // 50_000)))
             size = (home / "leaderboard.sqlite").stat().st_size / 2**20
             print(
                 f"{asked.attempts:,} attempts in {len(runs)} runs, {size:.0f} MiB, filled in {time.monotonic() - began:.0f} s", flush=True
             )
             with board(home) as (port, pid):
                 if "pages" in parts:
-                    asyncio.run(one_by_one(port, pid, {"first": ["/", "/runs"]}))
-                    for timing in asyncio.run(one_by_one(port, pid, addresses(runs))):
+                    print(asyncio.run(one_by_one(port, pid, {"very first": ["/"]}))[0].words(), flush=True)  # at the start of the server
+                    for timing in (*asyncio.run(one_by_one(port, pid, addresses(runs))), *asyncio.run(after_changes(port, pid, home))):
                         print(timing.words(), flush=True)
                         missed += [timing.kind] if timing.errors or timing.at(0.95) > 100 else []
                 if "load" in parts:

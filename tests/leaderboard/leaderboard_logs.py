@@ -157,6 +157,7 @@ class Episode:
     level: int = 0
     index: int = 0
     evaluation: str | None = None
+    status: str = "answered"
 
     @property
     def attempt_id(self) -> str:
@@ -170,7 +171,7 @@ def record_attempt(log: Recorder, episode: Episode, rng: random.Random, tokens: 
     gold = PLACES[(len(episode.task_id) + episode.index * 0 + sum(map(ord, episode.task_id))) % 12]
     answer = gold if episode.right else rng.choice([p for p in PLACES if p != gold])
     turns.append({"text": f"I have followed the chain to its end. Answer: {answer}", "actions": [], "observations": [], "tool_errors": 0})
-    status = "tool_outage" if episode.right is None else "answered"
+    status = "tool_outage" if episode.right is None else episode.status
     generated = sum(len(t["text"].split()) * 2 for t in turns)
     usage = {"prompt_tokens": 180 + 60 * len(turns), "generated_tokens": generated, "turns": len(turns), "tool_calls": len(turns) - 1}
     usage |= {"tool_errors": 0, "seconds": round(rng.uniform(0.4, 1.8), 3)}

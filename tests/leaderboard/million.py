@@ -18,8 +18,9 @@ from sqlalchemy import select
 
 from leaderboard.database import default_url, open_database
 from leaderboard.ingest import ingest_run
-from leaderboard.schema import Evaluation
+from leaderboard.schema import Evaluation, Run
 from leaderboard.scoring import score_evaluations
+from leaderboard.verdicts import count_verdicts
 
 QUESTIONS = 500
 STEPS = 64
@@ -73,6 +74,8 @@ def fill(home: Path, shape: Shape) -> list[str]:
         found = connection.execute(select(Evaluation.run, Evaluation.evaluation_id).where(Evaluation.verdicts.is_(None))).all()
         for run, evaluation in found:
             score_evaluations(connection, run, [evaluation])
+        for run in connection.scalars(select(Run.key)).all():
+            count_verdicts(connection, run)
     return runs
 
 

@@ -1,97 +1,122 @@
-"""The page cache on its own: how old a page may be, what is never kept, and one making for a crowd."""
+"""The page cache on its own: when a page is made anew, who waits for it, and what is kept."""
 
 import asyncio
+import threading
 from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from leaderboard.web import cache
 from leaderboard.web.cache import PageCache
 
 
 class Maker:
-    """An application that counts how often it makes a page, and can be made to wait."""
+    """Counts how often it makes a page, and can be made to wait."""
 
-    def __init__(self, kind: bytes = b"text/html; charset=utf-8", body: bytes = b"page ", parts: int = 1) -> None:
-        self.made, self.kind, self.body, self.parts = 0, kind, body, parts
-        self.go = asyncio.Event()
+    def __init__(self, body: str = "page ") -> None:
+        self.made, self.body, self.state = 0, body, "one"
+        self.go = threading.Event()
         self.go.set()
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, request: Request) -> str:
         self.made += 1
         number = self.made
-        await self.go.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", self.kind)]})
-        for left in reversed(range(self.parts)):
-            await send({"type": "http.response.body", "body": self.body + str(number).encode(), "more_body": bool(left)})
+        assert self.go.wait(30)
+        if request.url.path == "/nothing":
+            raise HTTPException(404, "not here")
+        return f"{self.body}{number}"
 
 
-async def ask(app: PageCache, path: str = "/", query: bytes = b"", method: str = "GET") -> bytes:
-    sent: list[Any] = []
+class Site:
+    """One cached address with a clock that stands still unless it is told otherwise."""
 
-    async def send(message: Any) -> None:
-        sent.append(message)
+    def __init__(self, maker: Maker) -> None:
+        self.maker, self.now = maker, 0.0
+        self.endpoint = PageCache(clock=lambda: self.now).kept(maker, lambda: maker.state)
 
-    scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": []}
-    await app(scope, None, send)  # type: ignore[arg-type]
-    return b"".join(message.get("body", b"") for message in sent)
+    async def answer(self, query: bytes = b"", path: str = "/", known: str = "") -> Response:
+        headers = [(b"if-none-match", known.encode())] if known else []
+        scope: Any = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers}
+        return await self.endpoint(Request(scope))
+
+    async def ask(self, query: bytes = b"") -> str:
+        return bytes((await self.answer(query)).body).decode()
 
 
-def test_a_page_is_served_again_for_two_seconds_and_then_made_anew() -> None:
+def test_a_page_is_made_anew_when_the_state_has_changed_and_only_then() -> None:
     async def story() -> None:
-        now, maker = [0.0], Maker()
-        app = PageCache(maker, clock=lambda: now[0])
-        assert [await ask(app), await ask(app)] == [b"page 1", b"page 1"]
-        assert await ask(app, query=b"n=1") == b"page 2"
-        now[0] = cache.FRESH_SECONDS
-        assert await ask(app) == b"page 3"
+        site = Site(Maker())
+        assert [await site.ask(), await site.ask()] == ["page 1", "page 1"] and await site.ask(b"n=1") == "page 2"
+        site.now = 3600.0  # long unasked, yet nothing has changed
+        assert await site.ask() == "page 1"
+        site.maker.state = "two"
+        assert await site.ask() == "page 1"  # known to be right less than two seconds ago
+        site.now += cache.FRESH_SECONDS
+        assert await site.ask() == "page 3"
 
     asyncio.run(story())
 
 
-def test_while_one_request_makes_a_page_the_others_get_the_last_one() -> None:
+def test_readers_wait_a_moment_for_a_slow_page_and_then_get_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "PATIENCE_SECONDS", 0.01)
+
     async def story() -> None:
-        now, maker = [0.0], Maker()
-        app = PageCache(maker, clock=lambda: now[0])
-        await ask(app)
-        now[0] = 5.0
-        maker.go.clear()
-        first = asyncio.create_task(ask(app))
-        await asyncio.sleep(0)
-        assert await ask(app) == b"page 1" and maker.made == 2
-        maker.go.set()
-        assert await first == b"page 2" and await ask(app) == b"page 2"
-        now[0] = 100.0
-        maker.go.clear()
-        late = [asyncio.create_task(ask(app)) for _ in range(2)]
-        await asyncio.sleep(0)
-        maker.go.set()
-        assert sorted([await one for one in late]) == [b"page 3", b"page 4"]  # too old to be shown to anybody
+        site = Site(Maker())
+        await site.ask()
+        site.now, site.maker.state = 5.0, "two"
+        site.maker.go.clear()
+        assert [await site.ask() for _ in range(3)] == ["page 1"] * 3 and site.maker.made == 2  # one making for all
+        site.now = cache.STALE_SECONDS
+        late = [asyncio.create_task(site.ask()) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert not any(one.done() for one in late)  # too old to be shown to anybody
+        site.maker.go.set()
+        assert [await one for one in late] == ["page 2", "page 2"] and await site.ask() == "page 2"
 
     asyncio.run(story())
 
 
-def test_streams_other_kinds_and_other_methods_are_never_kept() -> None:
+def test_a_quick_page_is_never_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "PATIENCE_SECONDS", 30.0)
+
     async def story() -> None:
-        for maker in (Maker(kind=b"text/event-stream"), Maker(parts=3), Maker(kind=b"application/json")):
-            app = PageCache(maker)
-            await ask(app)
-            await ask(app)
-            assert maker.made == 2
-        posted = Maker()
-        app = PageCache(posted)
-        await ask(app, method="POST")
-        await ask(app, path="/static/x")
-        await ask(app)
-        assert posted.made == 3
+        site = Site(Maker())
+        await site.ask()
+        site.now, site.maker.state = 5.0, "two"
+        assert [await one for one in [asyncio.create_task(site.ask()) for _ in range(4)]] == ["page 2"] * 4
+
+    asyncio.run(story())
+
+
+def test_what_a_page_raises_is_raised_and_never_kept() -> None:
+    async def story() -> None:
+        site = Site(Maker())
+        for made in (1, 2):
+            with pytest.raises(HTTPException):
+                await site.answer(path="/nothing")
+            assert site.maker.made == made
+
+    asyncio.run(story())
+
+
+def test_a_browser_that_has_the_page_is_told_so() -> None:
+    async def story() -> None:
+        site = Site(Maker())
+        first = await site.answer()
+        again = await site.answer(known=first.headers["etag"])
+        assert (first.status_code, again.status_code, again.body) == (200, 304, b"") and again.headers["etag"] == first.headers["etag"]
 
     asyncio.run(story())
 
 
 def test_memory_is_bounded_by_forgetting_what_was_asked_for_longest_ago() -> None:
     async def story() -> None:
-        maker = Maker(body=bytes(cache.MOST_BYTES // 3 - 10))
-        app = PageCache(maker, clock=lambda: 0.0)
+        site = Site(Maker(body="x" * (cache.MOST_BYTES // 3 - 10)))
         for query in (b"1", b"2", b"1", b"3", b"1", b"4", b"1", b"2"):
-            await ask(app, query=query)
-        assert maker.made == 5  # only the second page had to be made again
+            await site.ask(query)
+        assert site.maker.made == 5  # only the second page had to be made again
 
     asyncio.run(story())

@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import anyio
 import pytest
-from leaderboard_logs import Recipe, build, judge, search_set, start
+from leaderboard_logs import Recipe, build, build_board, judge, search_set, start
 from starlette.testclient import TestClient
 from test_leaderboard_show import measured
 from test_leaderboard_web import client
@@ -16,10 +17,14 @@ from test_leaderboard_web import client
 from harness.cipher import seal
 from harness.events import Cursor, Kind, Recorder, read_events
 from leaderboard.calibrations import read_calibrations, save_calibration
+from leaderboard.database import default_url, open_database
+from leaderboard.ingest import ingest_all
+from leaderboard.snapshot import Snapshot
+from leaderboard.standings import Column, column_cells, differing_parts
 from leaderboard.standings import build as build_standings
-from leaderboard.standings import differing_parts
 from leaderboard.store import Store
 from leaderboard.web import live
+from leaderboard.web.board import asked_board
 from leaderboard.web.diff import parting_turn, parting_words
 from leaderboard.web.judges import kappa
 from leaderboard.web.query import BoardQuery
@@ -320,12 +325,56 @@ def test_the_board_is_made_anew_only_when_the_database_changes(tmp_path: Path, m
     monkeypatch.setattr(Store, "measurements", lambda self: made.append(1) or original(self))
     monkeypatch.setattr("leaderboard.web.app.READ_ON_SECONDS", 0.0)
     monkeypatch.setattr("leaderboard.web.cache.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("leaderboard.web.cache.PATIENCE_SECONDS", 60.0)
     build(tmp_path / "runs", Recipe(model="a", method="base", questions=2))
     browser = client(tmp_path)
     assert browser.get("/").text == browser.get("/").text and len(made) == 1
     build(tmp_path / "runs", Recipe(model="b", method="base", questions=2))
     assert ">b<" in browser.get("/").text and len(made) == 2
-    assert browser.get("/?view=forest").status_code == 200 and len(made) == 3
+    assert browser.get("/?view=forest").status_code == browser.get("/compare").status_code == 200 and len(made) == 2
+
+
+def test_a_new_result_costs_its_own_column_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counted(column: Column, *rest: Any) -> Any:
+        asked.append(column.benchmark)
+        return column_cells(column, *rest)
+
+    monkeypatch.setattr("leaderboard.snapshot.column_cells", counted)
+    build_board(tmp_path)
+    engine = open_database(default_url(tmp_path))
+    ingest_all(engine, tmp_path / "runs")
+    store = Store(engine)
+    first = Snapshot(store)
+    board, _ = asked_board(first, BoardQuery())
+    assert set(asked) == {c.benchmark for c in board.columns} and len(asked) == len(board.columns) > 1
+    asked.clear()
+    again, _ = asked_board(Snapshot(store, before=first), BoardQuery())
+    assert asked == [] and again == board
+    build(tmp_path / "runs", Recipe(model="new", method="base", questions=5))  # on miniweb alone
+    ingest_all(engine, tmp_path / "runs")
+    fuller, _ = asked_board(Snapshot(store, before=first), BoardQuery())
+    assert asked == ["miniweb"] and len(fuller.entries) == len(board.entries) + 1
+    asked.clear()
+    asked_board(Snapshot(store, before=first), BoardQuery(correction="bh"))
+    assert len(asked) == len(board.columns)
+
+
+def test_the_address_chooses_how_many_tests_are_corrected(pages: TestClient) -> None:
+    base, better, best = [0.0] * 20, [1.0] * 6 + [0.0] * 14, [1.0] * 8 + [0.0] * 12  # p = 0.03125 twice, and 0.0078125
+    four = [measured("base", base), measured("zero-rl", better), measured("sft", better), measured("actguide", best)]
+
+    def deltas(correction: str) -> dict[str, tuple[float | None, bool]]:
+        board = build_standings(four, cells=partial(column_cells, correction=correction))
+        found = {e.method: e.cells[board.columns[0]].to_base for e in board.entries}
+        return {method: (delta.adjusted, delta.distinguishable) for method, delta in found.items() if delta is not None}
+
+    assert deltas("holm") == {"zero-rl": (0.0625, False), "sft": (0.0625, False), "actguide": (0.0234375, True)}
+    assert deltas("bh") == {"zero-rl": (0.03125, True), "sft": (0.03125, True), "actguide": (0.0234375, True)}
+    holm, bh = (pages.get(f"/?model=qwen3-8b&unfold=webwalkerqa{extra}").text for extra in ("", "&correction=bh"))
+    assert "after the Holm correction over the column" in holm and "Benjamini-Hochberg correction" not in holm
+    assert "after the Benjamini-Hochberg correction over the column" in bh and "correction=bh" in bh
 
 
 def test_vendored_files_are_the_published_ones_and_bring_their_licences() -> None:

@@ -1,5 +1,6 @@
 """Ingest: the same rows whatever the number of readings, interruptions, torn tails and rewinds."""
 
+import itertools
 import random
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from harness.errors import HarnessError, RunLogError, UsageError
 from harness.events import Kind, Recorder
 from leaderboard.database import default_url, open_database, upgrade
 from leaderboard.ingest import ingest, ingest_all, ingest_run, rebuild
-from leaderboard.schema import Base
+from leaderboard.schema import Base, Judgement, JudgePair, JudgeTally
 from leaderboard.store import Store
 
 SMALL = Recipe(model="tiny", method="actguide", steps=4, groups=4, questions=8)
@@ -146,6 +147,100 @@ def test_a_regrade_replaces_the_verdict_and_the_score(tmp_path: Path) -> None:
         log.record(Kind.JUDGEMENT, again)
     ingest(run_dir)
     assert Store(database(tmp_path)).scores()[0]["score"] == 0.25
+
+
+def slow_tallies(engine: Engine) -> dict[tuple[int, str], list[int]]:
+    """Accepted, refused and undecided verdicts by run and judge, counted one by one."""
+    found: dict[tuple[int, str], list[int]] = {}
+    with engine.connect() as connection:
+        for run, judge, value in connection.execute(select(Judgement.run, Judgement.judge, Judgement.value)):
+            found.setdefault((run, judge), [0, 0, 0])[2 if value is None else int(value <= 0.5)] += 1
+    return found
+
+
+def slow_pairs(engine: Engine) -> dict[tuple[int, str, str], list[int]]:
+    """Both right, both wrong, only a, only b; a is the retired verdict, or the first by name of two retired ones."""
+    by_attempt: dict[tuple[int, str], list[tuple[bool, str, float]]] = {}
+    columns = (Judgement.run, Judgement.attempt_id, Judgement.current, Judgement.judge, Judgement.value)
+    with engine.connect() as connection:
+        for run, attempt, current, judge, value in connection.execute(select(*columns)):
+            if value is not None:
+                by_attempt.setdefault((run, attempt), []).append((current, judge, value))
+    found: dict[tuple[int, str, str], list[int]] = {}
+    for (run, _), verdicts in by_attempt.items():
+        for (_, a, x), (_, b, y) in itertools.combinations(sorted(verdicts), 2):
+            cell = {(True, True): 0, (False, False): 1, (True, False): 2, (False, True): 3}[x > 0.5, y > 0.5]
+            found.setdefault((run, a, b), [0, 0, 0, 0])[cell] += 1
+    return found
+
+
+def quick_counts(engine: Engine) -> tuple[dict[tuple[int, str], list[int]], dict[tuple[int, str, str], list[int]]]:
+    with engine.connect() as connection:
+        tallies, pairs = (connection.execute(select(table.__table__)).all() for table in (JudgeTally, JudgePair))
+    return {(row[0], row[1]): list(row[2:]) for row in tallies}, {(row[0], row[1], row[2]): list(row[3:]) for row in pairs}
+
+
+def before_counts(engine: Engine) -> None:
+    """Take away what revision 0005 added: the rows are then as the version before left them."""
+    added = ("DROP TABLE judge_tallies", "DROP TABLE judge_pairs")
+    added += ("ALTER TABLE evaluations DROP COLUMN outcomes", "ALTER TABLE evaluations DROP COLUMN truncated")
+    with engine.begin() as connection:
+        for one in (*added, "UPDATE alembic_version SET version_num = '0004'"):
+            connection.execute(text(one))
+
+
+def test_endings_and_cut_answers_are_counted_with_the_evaluation_and_by_an_upgrade(tmp_path: Path) -> None:
+    rng, head = random.Random(0), {"evaluation_id": "e", "benchmark": "miniweb", "split": "test", "step": 0, "n": 3, "judge": "exact"}
+    head |= {"model": "tiny", "method": "base", "seed": 0, "comparability": "c"}
+    tried = (("t0", True, "answered"), ("t0", True, "answered"), ("t1", False, "truncated"), ("t1", True, "answered"), ("t2", None, ""))
+    with Recorder(tmp_path / "runs" / "r") as log:
+        start(log, Recipe(model="tiny", method="base"))
+        log.record(Kind.EVALUATION, {"phase": "started", **head})
+        for index, (task, right, status) in enumerate(tried):
+            hops, place = 2 + (task == "t1"), index % 2
+            episode = Episode(
+                task_id=task, question="?", hops=hops, right=right, purpose="eval", evaluation="e", index=place, status=status
+            )
+            record_attempt(log, episode, rng)
+        log.record(Kind.EVALUATION, {"phase": "finished", **head})
+    ingest(tmp_path / "runs" / "r")
+    engine = database(tmp_path)
+    found = dump(engine)["evaluations"]
+    (whole,) = (row for row in Store(engine).scores() if (row["metric"], row["part"]) == ("pass@1", ""))
+    assert whole["outcomes"] == {"right": 3, "tool_outage": 1, "truncated": 1}
+    assert whole["score"] == 0.75 and whole["bounds"] == pytest.approx([0.5, 1.0])  # t2 is open, and half of t1
+    (cut,) = (row for row in Store(engine).scores() if (row["metric"], row["part"]) == ("pass@1", "hops=3"))
+    assert cut["score"] == 0.5 and cut["bounds"] == pytest.approx([0.5, 1.0])
+    before_counts(engine)
+    upgrade(engine)
+    assert dump(engine)["evaluations"] == found
+
+
+def test_counted_verdicts_are_those_of_a_slow_count_after_regrades_rewinds_and_an_upgrade(tmp_path: Path) -> None:
+    run_dir, rng = build(tmp_path / "runs", SMALL), random.Random(0)
+    build(tmp_path / "runs", Recipe(model="tiny", method="base", questions=4))
+    engine = database(tmp_path)
+    ingest_all(engine, tmp_path / "runs")
+    attempts = [row[1].strip("'") for row in dump(engine)["attempts"] if SMALL.run_id in row[1] or "train" in row[4]]
+    with Recorder(run_dir, writer="regrade") as log:
+        for judge in ("llm:b", "llm:a", "llm:b"):
+            for attempt in rng.sample(attempts, 12):
+                value = rng.choice([0.0, 1.0, None])
+                verdict = {"attempt_id": attempt, "judge": judge, "value": value, "layer": "llm", "detail": ""}
+                log.record(Kind.JUDGEMENT, verdict | {"status": "judged" if value is not None else "undecided"})
+    ingest_all(engine, tmp_path / "runs")
+    tallies, pairs = quick_counts(engine)
+    assert len(pairs) >= 3 and sum(tallies[next(key for key in tallies if key[1] == "llm:a")]) == 12
+    assert (tallies, pairs) == (slow_tallies(engine), slow_pairs(engine))
+    before_counts(engine)
+    upgrade(engine)
+    assert quick_counts(engine) == (tallies, pairs)
+    with Recorder(run_dir, writer="regrade") as log:
+        log.record(Kind.REWIND, {"step": 2})
+    ingest_all(engine, tmp_path / "runs")
+    assert quick_counts(engine) == (slow_tallies(engine), slow_pairs(engine)) != (tallies, pairs)
+    rebuild(engine, tmp_path / "runs")
+    assert quick_counts(engine) == (slow_tallies(engine), slow_pairs(engine))
 
 
 def test_an_outage_lowers_coverage_and_never_counts_as_wrong(tmp_path: Path) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from harness.errors import HarnessError
+from harness.events import Kind, Recorder
 from harness.metrics import calibration_error
+from harness.records import attempt_record, judgement_record
+from harness.types import Attempt, Purpose, Score, ScoreStatus, Status, Task, Trajectory
+from leaderboard.database import default_url, open_database
+from leaderboard.ingest import ingest
 from leaderboard.outcomes import bounds, outcome
 from leaderboard.scoring import Question, aggregate
-from leaderboard.standings import Measurement, build
+from leaderboard.standings import Measurement, build, differing_parts
+from leaderboard.store import Store
 
 MEASURED: dict[str, object] = {
     "run_id": "r",
@@ -112,3 +122,43 @@ def test_a_cell_below_full_coverage_says_between_which_scores_it_lies() -> None:
     board = build([Measurement(**MEASURED, verdicts={"a": 1.0, "b": 0.0})])  # type: ignore[arg-type]
     ((cell,),) = [entry.cells.values() for entry in board.entries]
     assert any("coverage 50%" in note and "between 25.0% and 75.0%" in note for note in cell.notes)
+
+
+def test_unlike_codes_name_the_setting_in_which_they_differ() -> None:
+    here = Measurement(
+        **MEASURED, code_parts={"limits": {"agent": {"max_turns": 30}, "sample_seconds": None}, "tools": {"web": "corpus:a"}}
+    )  # type: ignore[arg-type]
+    there = replace(here, code_parts={"limits": {"agent": {"max_turns": 4}, "sample_seconds": 60.0}, "tools": {"web": "corpus:b"}})
+    assert differing_parts(here, there) == [
+        "limits.agent.max_turns 30, there 4",
+        "limits.sample_seconds unset, there 60.0",
+        "tools.web corpus:a, there corpus:b",
+    ]
+
+
+def test_bounds_of_the_whole_and_of_its_parts_leave_truncated_attempts_open(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "r"
+    who = {"run_id": "r", "command": "eval", "model": "m", "method": "base", "seed": 0, "config": {"model": "m"}, "error": None}
+    head = {"evaluation_id": "e", "benchmark": "b", "split": "test", "step": 0, "n": 2, "judge": "exact", "seed": 0, "model": "m"}
+    head |= {"method": "base", "comparability": "c"}
+    ends = {
+        (0, 0): (Status.TRUNCATED, 0.0),
+        (0, 1): (Status.ANSWERED, 1.0),
+        (1, 0): (Status.ANSWERED, 0.0),
+        (1, 1): (Status.TURN_LIMIT, 0.0),
+    }
+    with Recorder(folder) as log:
+        log.record(Kind.RUN, {**who, "phase": "started", "provenance": {}, "parent": None})
+        for (number, epoch), (status, value) in ends.items():
+            task = Task(id=f"q{number}", question="?", gold=("x",), tags={"level": str(number + 1)})
+            empty: dict[str, Any] = {"trajectory": Trajectory(contexts=(), spans=()), "target": (), "turns": (), "answer": None}
+            attempt = Attempt(id=f"{number}/{epoch}", task=task, purpose=Purpose.EVAL, status=status, index=epoch, **empty)
+            log.record(Kind.ATTEMPT, attempt_record(attempt, seconds=0.0, evaluation_id="e"))
+            score = Score(value=value, status=ScoreStatus.JUDGED, layer="exact")
+            log.record(Kind.JUDGEMENT, judgement_record(attempt.id, "exact", score))
+        log.record(Kind.EVALUATION, {"phase": "finished", **head})
+    ingest(folder)
+    engine = open_database(default_url(tmp_path))
+    rows = {row["part"]: (row["score"], row["bounds"]) for row in Store(engine).scores() if row["metric"] == "pass@1"}
+    assert rows == {"": (0.25, [0.25, 0.5]), "level=1": (0.5, [0.5, 1.0]), "level=2": (0.0, [0.0, 0.0])}
+    engine.dispose()

@@ -1,11 +1,12 @@
 """Intervals and tests against closed forms, textbook values and simulation."""
 
+import itertools
 import random
 
 import pytest
 from scipy import stats as reference
 
-from leaderboard.ranks import duels, holm, ranks
+from leaderboard.ranks import benjamini_hochberg, duels, holm, ranks
 from leaderboard.stats import clustered, compare, interval, mcnemar_p, questions_needed, sign_flip_p, smallest_gap, wilson
 
 
@@ -103,12 +104,43 @@ def test_holm_matches_hand_values_and_never_loses_the_order() -> None:
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]) == []
 
 
+def test_benjamini_hochberg_matches_hand_values_and_lets_more_through_than_holm() -> None:
+    p = [0.01, 0.02, 0.03, 0.5]  # times 4 / rank, from the largest down
+    assert benjamini_hochberg(p) == pytest.approx([0.04, 0.04, 0.04, 0.5]) and holm(p) == pytest.approx([0.04, 0.06, 0.06, 0.5])
+    assert benjamini_hochberg([]) == []
+
+
 def test_binary_duels_in_one_matrix_equal_the_paired_test_of_each_pair() -> None:
     rng = random.Random(3)
     arms = [[{f"t{i}": float(rng.random() < p) for i in rng.sample(range(60), 50)}] for p in (0.2, 0.4, 0.6, 0.8)]
     for duel in duels(arms):
         expected = compare(arms[duel.first], arms[duel.second])
         assert expected is not None and (duel.delta, duel.p) == (pytest.approx(expected.delta), pytest.approx(expected.p))
+
+
+def test_duels_of_several_seeds_at_once_equal_the_paired_test_of_each_pair() -> None:
+    rng = random.Random(4)
+
+    def run(p: float, values: tuple[float, ...]) -> dict[str, float]:
+        return {f"t{i}": rng.choice(values) if rng.random() < p else 0.0 for i in rng.sample(range(60), 50)}
+
+    seeds = [[run(p, (1.0,)) for _ in range(n)] for p, n in ((0.2, 1), (0.4, 3), (0.5, 2), (0.6, 5), (0.3, 1))]
+    tried = [[run(0.6, (0.25, 0.5, 1.0)) for _ in range(n)] for n in (1, 3)]  # several attempts a question
+    twins = [[seeds[1][0], seeds[1][0]], [seeds[1][0]]]  # nothing varies between them
+    constant = [[dict.fromkeys(seeds[1][0], 1.0)] * 2, [dict.fromkeys(seeds[1][0], 0.0)]]  # nothing varies, and they differ
+    apart = [[{"elsewhere": 1.0}, {"elsewhere": 0.0}]]
+    arms = [*seeds, *tried, *twins, *constant, *apart]
+    found = {(d.first, d.second): d for d in duels(arms)}
+    asked = 0
+    for i, j in itertools.combinations(range(len(arms)), 2):
+        expected = compare(arms[i], arms[j])
+        if expected is None or expected.p is None:
+            assert (i, j) not in found
+            continue
+        asked += 1
+        duel = found.pop((i, j))
+        assert (duel.delta, duel.p) == (pytest.approx(expected.delta), pytest.approx(expected.p, rel=1e-9, abs=1e-300)), (i, j)
+    assert asked == 55 and found == {}
 
 
 def test_ranks_are_intervals_that_shrink_as_the_data_separate_the_entries() -> None:
@@ -130,3 +162,15 @@ def test_four_entries_need_a_smaller_p_than_two() -> None:
     assert [(r.low, r.high) for r in ranks([arm(0), arm(6)])] == [(2, 2), (1, 1)]
     tied = [(1, 4)] * 4  # six pairs: 6 * 0.03125 > 0.05
     assert [(r.low, r.high) for r in ranks([arm(0), arm(6), arm(6), arm(6)])] == tied
+
+
+def test_the_false_discovery_rate_separates_entries_that_holm_leaves_tied() -> None:
+    def arm(wins: int) -> list[dict[str, float]]:
+        return [verdicts([1.0] * wins + [0.0] * (20 - wins))]
+
+    arms = [arm(0), arm(6), arm(6), arm(6)]  # three of six pairs have p = 0.031; Holm wants 0.05 / 6, the rate 0.05 * 3 / 6
+    assert {(r.low, r.high) for r in ranks(arms, "holm")} == {(1, 4)}
+    assert [(r.low, r.high) for r in ranks(arms, "bh")] == [(1, 4)] * 4
+    wider = [arm(0), arm(7), arm(7), arm(7)]  # p = 0.0156
+    assert {(r.low, r.high) for r in ranks(wider, "holm")} == {(1, 4)}
+    assert [(r.low, r.high) for r in ranks(wider, "bh")] == [(4, 4), (1, 3), (1, 3), (1, 3)]

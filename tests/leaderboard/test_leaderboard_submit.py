@@ -84,7 +84,9 @@ def test_a_submitted_run_stands_on_the_board_with_its_numbers(
     pages = TestClient(create_app(Site(engine=engine)), base_url=BOARD)
     listed = pages.get("/runs/tiny-base-s0/samples").text
     assert "1 to 6 of 6" in listed and HIDDEN in listed and "Which capital" not in listed
+    assert f"as a bundle signed by <code>{NAME}</code>" in pages.get("/runs/tiny-base-s0").text
     rebuild(engine, tmp_path / "board" / "runs")
+    assert f"signed by <code>{NAME}</code>" in TestClient(create_app(Site(engine=engine)), base_url=BOARD).get("/runs/tiny-base-s0").text
     assert [row["score"] for row in Store(engine).scores() if not row["part"]] == [claimed["score"]] and grants(engine)
 
 

@@ -1,5 +1,6 @@
 """The pages: what they show, how they fail, and that hostile text stays text."""
 
+import html
 import random
 import re
 import socket
@@ -19,7 +20,7 @@ from leaderboard.records import GroupInfo, RunInfo
 from leaderboard.store import Store
 from leaderboard.web.app import Site, create_app
 from leaderboard.web.charts import line_chart, nice_top, scale
-from leaderboard.web.rescue import rescue_map
+from leaderboard.web.rescue import MOST_CELLS, rescue_map
 from leaderboard.web.run import run_status
 from leaderboard.web.security import host_name
 from leaderboard.web.server import listen
@@ -194,6 +195,36 @@ def test_a_sample_whose_run_directory_is_gone_says_so(tmp_path: Path) -> None:
     assert found.status_code == 200 and "moved or deleted" in found.text
 
 
+ODD_IDS = ("a\nb", "ab", "ends\n", "/a", "a", "a//b", "a/", "a/../b", "..", "a?b#c", "100%", "\u2028", "a\\b")
+
+
+class Odd(Episode):
+    """An attempt whose id is its task's."""
+
+    @property
+    def attempt_id(self) -> str:
+        return self.task_id
+
+
+def test_an_attempt_is_found_whatever_its_id_holds(tmp_path: Path) -> None:
+    run_dir, rng = tmp_path / "runs" / "odd", random.Random(0)
+    with Recorder(run_dir) as log:
+        start(log, Recipe(model="m", method="base", name="odd"))
+        for number, odd in enumerate(ODD_IDS):
+            record_attempt(log, Odd(task_id=odd, question=f"question {number}", hops=2, right=True), rng)
+    browser = client(tmp_path)
+    listed = browser.get("/runs/odd/samples").text
+    links = [html.unescape(link) for link in re.findall(r'href="(/runs/odd/(?:samples/|sample\?)[^"]*)"', listed)]
+    assert len(links) == len(ODD_IDS)
+    shown = set()
+    for link in links:
+        assert not {".", ".."} & {*link.partition("?")[0].split("/")}, link  # a browser would fold them
+        answer = browser.get(link)
+        assert answer.status_code == 200, link
+        shown |= {int(number) for number in re.findall(r"question (\d+)</p>", answer.text)}
+    assert shown == {*range(len(ODD_IDS))}
+
+
 def test_unknown_addresses_get_a_calm_page(pages: TestClient) -> None:
     for address in ("/runs/nothing", f"{RUN}/samples/nothing", "/nothing", "/runs/nothing/samples"):
         found = pages.get(address)
@@ -332,3 +363,5 @@ def test_the_map_orders_tasks_by_first_solution_and_stacks_where_tasks_rarely_re
     once = rescue_map("run", "x", [group(0, f"t{i}", "failed") for i in range(9)])
     assert once is not None and once.arrangement == "stacked"
     assert rescue_map("run", "x", []) is None
+    many = rescue_map("run", "x", [group(step, f"t{i}", "solved") for step in range(10) for i in range(MOST_CELLS // 5)])
+    assert many is not None and len(many.cells) == MOST_CELLS and "One step in 2 is drawn" in many.note and len(many.rows) == 10

@@ -1,0 +1,52 @@
+"""What the database holds of finished evaluations at one moment, and the standings made from it, each column computed once.
+
+A snapshot follows another: a column whose evaluations are the same is taken over, so a new result costs its own column only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from threading import RLock
+
+from leaderboard.standings import Board, Column, Key, Measurement, build, column_cells
+from leaderboard.standings import Cell as StandingCell
+from leaderboard.store import Store
+
+Fingerprint = tuple[object, ...]
+
+
+class Snapshot:
+    """Read once, when it is made; may be asked by several threads."""
+
+    def __init__(self, store: Store, before: Snapshot | None = None) -> None:
+        self.store = store
+        self.measurements = store.measurements()
+        self._lock = RLock()
+        self._parts: dict[str, dict[Column, dict[str, str]]] = {}
+        self._cells: dict[Fingerprint, Mapping[Key, StandingCell]] = {}
+        self._earlier = {} if before is None else before._cells
+
+    def parts(self, benchmark: str) -> Mapping[Column, Mapping[str, str]]:
+        """Columns that unfold a benchmark, by any of its tags, each with the tag value of every task id."""
+        with self._lock:
+            if benchmark not in self._parts:
+                self._parts[benchmark] = self.store.parts(self.measurements, benchmark)
+            return self._parts[benchmark]
+
+    def board(self, benchmarks: Collection[str], parts: Mapping[Column, Mapping[str, str]], correction: str) -> Board:
+        """The standings of these benchmarks with these parts unfolded."""
+
+        def cells(column: Column, latest: Sequence[Measurement], values: Mapping[str, str] | None) -> Mapping[Key, StandingCell]:
+            key = (column, correction, frozenset((values or {}).items()), frozenset(_identity(m) for m in latest if m.is_of(column)))
+            if key not in self._cells:
+                self._cells[key] = self._earlier.get(key) or column_cells(column, latest, values, correction)
+            return self._cells[key]
+
+        with self._lock:
+            return build([m for m in self.measurements if m.benchmark in benchmarks], parts, cells)
+
+
+def _identity(m: Measurement) -> Fingerprint:
+    """All that a column takes from a measurement."""
+    parts = repr(m.code_parts)
+    return m.run_id, m.evaluation_id, m.entry, m.seed, m.n, m.judge, m.at, m.step, m.comparability, m.verdicts_hash, m.truncated, parts
