@@ -72,12 +72,21 @@ def find_model(name_or_path: str) -> ModelSpec:
         return spec
     path = Path(name_or_path).expanduser()
     if (path / "config.json").is_file():
-        return ModelSpec(name=name_or_path, directory=path)
+        return ModelSpec(name=name_or_path, directory=path, settings=_of_its_model(path))
     if path.is_dir():
         raise HarnessError(f"{path} holds no config.json; name the directory of a saved Hugging Face model")
     if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
         return ModelSpec(name=name_or_path, repo_id=name_or_path)
     raise unknown("model", name_or_path, names("models"))
+
+
+def _of_its_model(directory: Path) -> Mapping[str, object]:
+    """The settings of the model that a run's checkpoint was trained from; none where this is no checkpoint, or that model is gone."""
+    try:
+        origin = json.loads((directory / "harness.json").read_text(encoding="utf-8"))
+        return find_model(str(origin["model"])).settings
+    except (OSError, ValueError, KeyError, HarnessError):
+        return {}
 
 
 def model_directory(name_or_path: str) -> tuple[ModelSpec, Path]:

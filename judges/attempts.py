@@ -34,7 +34,8 @@ class OutageConfig(Section):
     """What happens when a tool or a judge is down. Nothing that an outage cut short is ever scored."""
 
     retries: int = operational(3, ge=0)
-    """How often an episode or a judgement that met an outage is tried again."""
+    """How often an episode or a judgement that met an outage is tried again, beyond what the client of the back end tries by itself (that
+    of a judge behind a URL for 5 minutes; of a model: endpoint.retries and endpoint.patience, and then its episode is not tried again)."""
     pause: float = operational(10.0, ge=0)
     """Seconds before the first retry; each further pause is twice as long."""
     tolerate: float = operational(0.25, ge=0, le=1)
@@ -140,7 +141,7 @@ def too_much_lost(lost: Sequence[str], drawn: int, what: str, config: OutageConf
     """In words that outages took more of ``drawn`` attempts than is tolerated, None if they did not. ``lost`` holds the reasons."""
     if not lost or len(lost) <= config.tolerate * drawn:
         return None
-    return f"{len(lost)} of {drawn} attempts of {what} met an outage, after {config.retries} retries each ({lost[0]})"
+    return f"{len(lost)} of {drawn} attempts of {what} met an outage that outlasted all retries ({lost[0]})"
 
 
 def lost_to_outage(status: Status, score: Score) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, ScriptedServer, Step
+from judge_server import JudgeServer, ScriptedServer, Step, completion
 from published_sets import PUBLISHED, write_jsonl
 from starlette.testclient import TestClient
 from stub_endpoint import StubEndpoint
@@ -209,6 +209,21 @@ def test_a_judge_that_is_not_there_stops_the_evaluation_at_its_start(
         assert stub.stats().get("requests", 0) == 0
 
 
+def test_a_key_that_is_withdrawn_in_the_middle_ends_the_evaluation_with_the_answers_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hard = {task.question: "Annie P." for task in TASKS}
+    with StubEndpoint(answers=hard) as stub, ScriptedServer(completion("correct"), Step(status=401)) as judge:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--judge", f"llm:{judge.url}#m")) == 1
+        assert f"the judge {judge.url} serves no request: HTTP 401" in capsys.readouterr().err
+        answered, kept = stub.stats()["answered"], len(events(tmp_path / "run", Kind.ATTEMPT))
+        assert 0 < kept <= answered
+        with JudgeServer(lambda case: "correct", model="m") as another:
+            evaluate(stub, tmp_path / "run", "--judge", f"llm:{another.url}#m")
+        assert stub.stats()["answered"] == answered + 12 - kept, "only what was not recorded is asked for again"
+    assert set(scores(tmp_path / "run").values()) == {1.0}
+
+
 def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_command_judges_what_was_answered(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,7 +232,7 @@ def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_comm
     with StubEndpoint(answers=hard) as stub:
         with JudgeServer(lambda case: None) as judge:
             assert run_command(cli, arguments(stub, out, "--judge", f"llm:{judge.url}", *patient)) == 1
-        assert "met an outage, after 1 retries each" in capsys.readouterr().err
+        assert "met an outage that outlasted all retries" in capsys.readouterr().err
         answered = stub.stats()["answered"]
         with JudgeServer(lambda case: "incorrect") as judge:
             evaluate(stub, out, "--judge", f"llm:{judge.url}", *patient)

@@ -409,7 +409,9 @@ MANY = tuple(replace(TASKS[i % 5], id=f"m{i}") for i in range(80))
 
 def test_an_outage_in_the_middle_ends_the_evaluation_with_all_saved_and_the_same_command_continues_it(tmp_path: Path) -> None:
     late = lambda task: (SearchEnv if int(task.id[1:]) < 20 else DownEnv)(WEB, SearchLimits())  # noqa: E731
-    with pytest.raises(OutageError, match=r"12 of 32 attempts of the last samples met an outage, after 0 retries each \(503\).*is saved"):
+    with pytest.raises(
+        OutageError, match=r"12 of 32 attempts of the last samples met an outage that outlasted all retries \(503\).*is saved"
+    ):
         run(tmp_path, MANY, env=late, open_at_once=1, outages=OutageConfig(retries=0))
     tried = [e.data for _, e in read_events(tmp_path) if e.kind is Kind.ATTEMPT]
     assert 28 <= len(tried) < 40, "most samples were not even tried"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -40,11 +41,20 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
         find_model("qwen3-8")
 
 
+@pytest.mark.parametrize(("origin", "same"), [({"model": "tiny"}, "tiny"), ({"model": "gone"}, None), ({}, None)])
+def test_a_checkpoint_has_the_settings_of_the_model_that_it_was_trained_from(
+    origin: dict[str, str], same: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "harness.json").write_text(json.dumps(origin))
+    assert find_model(str(tmp_path)).settings == (MODELS[same].settings if same else {})
+
+
 def test_a_directory_with_a_config_is_a_model_and_one_without_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="holds no config.json"):
         find_model(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    assert model_directory(str(tmp_path))[1] == tmp_path
+    assert model_directory(str(tmp_path))[1] == tmp_path and find_model(str(tmp_path)).settings == {}
 
 
 def test_a_name_with_one_slash_is_a_hub_id_unless_it_looks_like_a_path() -> None:

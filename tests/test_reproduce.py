@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from harness.cli.reproduce import Arm, Bench, Reproduction, _assigned, reproductions
-from harness.cli.reproduced import Done, report
+from harness.cli.reproduced import Done, _chart, _spread, report
 from harness.cli.run import resolve
 from harness.cli.study import Plan
 from harness.errors import HarnessError
 from harness.events import Kind, Recorder
-from harness.figures import Chart, Finding, Series
+from harness.figures import Chart, Finding, Series, bars
 
 TASKS = [f"task-{i}" for i in range(40)]
 BENCH = Bench(folder=Path("shared"), model="tiny", tasks="miniweb", steps=2, data=(), assignments=(), threads=1)
@@ -78,7 +78,13 @@ def read(chosen: Reproduction, runs: dict[str, list[Path]], diagnoses: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "verdict"), [(30, 4, "agrees"), (4, 30, "DISAGREES"), (20, 20, "undecided: our difference cannot be told from zero")]
+    ("ours", "theirs", "verdict"),
+    [
+        (30, 4, "agrees"),
+        (4, 30, "DISAGREES"),
+        (20, 20, "undecided: both score the same on each of 40 questions"),
+        (20, 18, "undecided: our difference cannot be told from zero"),
+    ],
 )
 def test_the_report_says_whether_the_ordering_of_the_paper_is_ours(tmp_path: Path, ours: int, theirs: int, verdict: str) -> None:
     chosen = Reproduction(
@@ -86,7 +92,7 @@ def test_the_report_says_whether_the_ordering_of_the_paper_is_ours(tmp_path: Pat
     )
     said = read(chosen, {"a": [written(tmp_path / "a", ours)], "b": [written(tmp_path / "b", theirs)]})
     assert f"| a | 35.92 | {100 * ours / 40:.1f} [" in said and "| b | not reported | " in said
-    assert f"a over b: {100 * (ours - theirs) / 40:+.1f} (" in said and verdict in said
+    assert verdict in said and (ours == theirs or f"a over b: {100 * (ours - theirs) / 40:+.1f} (" in said)
     assert "Not applicable here: none of it" in said
 
 
@@ -125,7 +131,7 @@ def test_curves_are_told_as_means_over_quarters_of_the_training(tmp_path: Path) 
     assert "| a | 4.00 | 8.00 | 8.00 | 12.00 |" in said
     assert "a over b: +0.00 (no interval from one seed); undecided" in said and "a, last quarter over first: +8.00 (no interval" in said
     several = read(chosen, {name: folders * 3 for name, folders in runs.items()})
-    assert "| a | 4.00 (4.00 to 4.00) |" in several and "a, last quarter over first: +8.00 (+8.00 to +8.00); agrees" in several
+    assert "| a | 4.00 | 8.00 |" in several and "a, last quarter over first: +8.00 (+8.00 to +8.00); agrees" in several
     assert "a over b: +0.00 (+0.00 to +0.00); undecided" in several
 
 
@@ -138,9 +144,19 @@ def test_a_diagnosis_is_told_as_its_curves_over_all_seeds_and_its_words(tmp_path
             log.record(Kind.DIAGNOSTIC, finding.event("diagnostics/prefix-pass.json"))
         folders.append(tmp_path / f"d{seed}")
     said = read(Reproduction(title="f", diagnoses=("prefix-pass",), finding="barriers"), {}, {"prefix-pass": folders})
-    assert "| turn | pass |\n" in said and "| 1 | 2.00 (1.00 to 3.00) |" in said and "| 2 | 0.50 (0.50 to 0.50) |" in said
+    assert "| turn | pass |\n" in said and "| 1 | 2.00 (1.00 to 3.00) |" in said and "| 2 | 0.50 |" in said
     assert "- said 0" in said and "said 1" not in said and "Plot: d0/diagnostics/prefix-pass.png" in said
     assert said.endswith("The paper's finding: barriers")
+
+
+def test_bars_of_seeds_are_laid_side_by_side_by_their_labels() -> None:
+    seeds = [bars("t", "level", "tasks", counts).to_plain() for counts in ([("2", 3.0), ("none", 1.0)], [("10", 2.0), ("2", 3.0)])]
+    said = [re.sub(" +", " ", line) for line in _chart(seeds)]
+    assert said[4:] == ["| 2 | 3.00 |", "| 10 | 1.00 (0.00 to 2.00) |", "| none | 0.50 (0.00 to 1.00) |"]
+
+
+def test_a_zero_has_no_sign_and_equal_seeds_no_range() -> None:
+    assert (_spread([-0.001, 0.001]), _spread([1.0, 1.001]), _spread([None])) == ("0.00", "1.00", "-")
 
 
 def test_settings_go_to_runs_and_to_diagnoses_as_each_has_them() -> None:
@@ -179,3 +195,11 @@ def test_a_study_and_a_table_share_the_run_that_both_need(tmp_path: Path) -> Non
     )
     assert study.run_dir("actguide", 1) == BENCH.run_dir(Arm(name="ActGuide-RL", trainer="actguide"), 1)
     assert study.run_dir("foreign-plans", 1) != study.run_dir("actguide", 1) != replace(study, split="validation").run_dir("actguide", 1)
+
+
+def test_an_arm_has_settings_of_its_own_on_one_model_alone() -> None:
+    table = reproductions()["table8"]
+    opsd = next(arm for arm in table.arms if arm.trainer == "opsd")
+    plain, other = replace(opsd, on={}), replace(BENCH, model="smollm2-135m")
+    assert BENCH.run_dir(opsd, 0) != BENCH.run_dir(plain, 0) and other.run_dir(opsd, 0) == other.run_dir(plain, 0)
+    assert "tenth of the learning rate" in table.remark

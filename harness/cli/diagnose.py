@@ -203,6 +203,7 @@ async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, s
     from trainers.diagnostics.logits import ModelLogits
 
     questions, directory = sources.questions, sources.directory
+    tasks = planned(questions.split(config.split), config.plans, config.plan_noise, config.seed)
     chat = Chat.load(directory)
     engine, judge = open_engine(config.engine, directory, config.generation), open_judge(config.judge, questions.closed)
     try:
@@ -217,7 +218,8 @@ async def _examine(names: Sequence[str], config: DiagnoseConfig, place: Place, s
                 gate=asyncio.Semaphore(config.generation.slots),
             ),
             engine=engine,
-            tasks=planned(questions.split(config.split), config.plans, config.plan_noise, config.seed)[: config.limit],
+            tasks=tasks[: config.limit],
+            everything=tasks,
             logits=ModelLogits(directory),
             amounts=Amounts(**{key: getattr(config, key) for key in Amounts.__dataclass_fields__}),
             inject=injection(config.injection, config.injected),

@@ -38,13 +38,14 @@ class Arm:
     """One row: a training run, the untrained model (``trainer`` empty), or another evaluation of the run of arm ``of``.
 
     ``guidance``: the paper's number is the reward of the untrained model while it is guided so (settings of ``harness diagnose``); empty:
-    while it is not guided, as the diagnoses of the other arms measure it too.
+    while it is not guided, as the diagnoses of the other arms measure it too. ``on``: settings that one model needs besides ``set``.
     """
 
     name: str
     trainer: str = ""
     of: str = ""
     set: tuple[str, ...] = ()
+    on: Mapping[str, Sequence[str]] = field(default_factory=dict)
     guidance: tuple[str, ...] | None = None
     paper: tuple[float, ...] = ()
     shown: bool = True
@@ -64,6 +65,7 @@ class Reproduction:
     diagnosis: tuple[str, ...] = ()
     finding: str = ""
     not_applicable: str = ""
+    remark: str = ""
 
 
 def reproductions() -> dict[str, Reproduction]:
@@ -79,6 +81,7 @@ def _parse(name: str, entry: Mapping[str, Any]) -> Reproduction:
             trainer=row.get("trainer", ""),
             of=row.get("of", ""),
             set=tuple(row.get("set", ())),
+            on=row.get("on", {}),
             guidance=tuple(row["guidance"]) if "guidance" in row else None,
             paper=tuple(row.get("paper", ())),
             shown=row.get("shown", True),
@@ -129,15 +132,18 @@ class Bench:
             model=self.model,
             tasks=self.tasks,
             steps=self.steps,
-            settings=(*self.assignments, *arm.set),
+            settings=self._settings(arm),
             data=self.data,
         )
+
+    def _settings(self, arm: Arm) -> tuple[str, ...]:
+        return (*arm.on.get(self.model, ()), *self.assignments, *arm.set)
 
     def _evaluate(self, folder: Path, weights: str, arm: Arm, seed: int) -> None:
         command = [sys.executable, "-m", "harness.cli.main", "eval", "--model", weights, "--benchmarks", self.tasks, "--seed", str(seed)]
         for text in self.data:
             command += ["--data", text]
-        for text in (*self.assignments, *arm.set):
+        for text in self._settings(arm):
             if renamed := OF_AN_EVALUATION.get(section := _section(text)):
                 command += ["--set", renamed + text.removeprefix(section)]
         click.echo(f"{folder.name}: evaluating")

@@ -29,18 +29,14 @@ class Done:
 
 def report(chosen: Reproduction, bench: Bench, done: Done) -> list[str]:
     """Every line behind the heading."""
-    lines: list[str] = []
-    if chosen.arms and not chosen.curves:
-        lines += _scores(chosen, bench, done)
-    if chosen.curves:
-        lines += _curves(chosen, done.runs)
-    for name in chosen.diagnoses:
-        lines += [f"## {name}", "", *_diagnosis(done.diagnoses[name])]
-    if chosen.finding:
-        lines += ["", f"The paper's finding: {chosen.finding}"]
-    if chosen.not_applicable:
-        lines += ["", f"Not applicable here: {chosen.not_applicable}"]
-    return lines
+    parts: list[list[str]] = []
+    if chosen.arms:
+        parts.append(_curves(chosen, done.runs) if chosen.curves else _scores(chosen, bench, done))
+    parts += [[f"## {name}", "", *_diagnosis(done.diagnoses[name])] for name in chosen.diagnoses]
+    parts += [[f"The paper's finding: {chosen.finding}"]] if chosen.finding else []
+    parts += [[f"Not applicable here: {chosen.not_applicable}"]] if chosen.not_applicable else []
+    parts += [[chosen.remark]] if chosen.remark else []
+    return [line for part in parts for line in (*part, "")][:-1]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -108,7 +104,10 @@ def _claim(better: str, worse: str, scores: Mapping[str, Sequence[Verdicts]]) ->
     found = compare(scores[better], scores[worse])
     if found is None:
         return f"{better} over {worse}: not comparable, no question has a verdict in both"
+    if not found.wins and not found.losses:
+        return f"{better} over {worse}: undecided: both score the same on each of {found.ties} questions"
     bounds = "no interval" if found.low is None or found.high is None else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    bounds += "" if found.gap is None else f"; four of five such studies would find a gap of {100 * found.gap:.1f}"
     if not found.distinguishable:
         verdict = "undecided: our difference cannot be told from zero"
     else:
@@ -149,7 +148,13 @@ def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    return f"{fmean(known):.2f}" + (f" ({min(known):.2f} to {max(known):.2f})" if len(known) > 1 else "")
+    low, mean, high = (_number(value) for value in (min(known), fmean(known), max(known)))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _number(value: float) -> str:
+    """Two digits, and no sign before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _difference(by_seed: Sequence[float]) -> str:
@@ -182,19 +187,27 @@ def _diagnosis(folders: Sequence[Path]) -> list[str]:
         *(f"- {line}" for line in found[0]["summary"]),
         "",
         f"Plot: {(Path(folders[0].name) / found[0]['file']).with_suffix('.png')}",
-        "",
     ]
 
 
 def _chart(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """One row a value of x, one column a series."""
     first = seeds[0]
+    if first["kind"] == "bars":
+        return _bars(seeds)
     names = [series["name"] for series in first["series"]]
     points = {name: [dict(s["points"]) for chart in seeds for s in chart["series"] if s["name"] == name] for name in names}
     xs = sorted({x for found in points.values() for seed in found for x in seed})
-    labels = {float(n): label for n, label in enumerate(first["labels"])}
-    rows = [[labels.get(x, f"{x:g}"), *(_spread([seed.get(x) for seed in points[name]]) for name in names)] for x in xs]
+    rows = [[f"{x:g}", *(_spread([seed.get(x) for seed in points[name]]) for name in names)] for x in xs]
     return [f"{first['title']} ({first['y']})", "", *table([first["x"], *names], rows)]
+
+
+def _bars(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One row a label of any seed; a seed that has no such bar has 0 there."""
+    counts = [dict(zip(chart["labels"], (y for _, y in chart["series"][0]["points"]), strict=True)) for chart in seeds]
+    labels = sorted(dict.fromkeys(label for seed in counts for label in seed), key=lambda text: (not text.isdigit(), text.zfill(9)))
+    rows = [[label, _spread([seed.get(label, 0.0) for seed in counts])] for label in labels]
+    return [seeds[0]["title"], "", *table([seeds[0]["x"], seeds[0]["y"]], rows)]
 
 
 def _event(folder: Path) -> Mapping[str, Any]:

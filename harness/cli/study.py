@@ -277,5 +277,5 @@ def _plot(plan: Plan, seeds: int) -> None:
                 axis.plot(values, color=colour, linewidth=1, alpha=0.8, label=method if seed == 0 else None)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("training step")
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[-1].legend(frameon=False, fontsize=8, loc="upper left")
     save(figure, plan.folder / "training.png")

@@ -11,7 +11,5 @@ def model_dir() -> Path:
     """The model's files inside the package."""
     folder = Path(__file__).parent / "model"
     if not (folder / "model.safetensors").is_file():
-        raise HarnessError(
-            f"the tiny model's weights are missing at {folder}; reinstall the package, or make them with `harness tiny rebuild`"
-        )
+        raise HarnessError(f"the tiny model's weights are missing at {folder}; reinstall the package")
     return folder

@@ -162,7 +162,7 @@ def _card(number: int, turn: Mapping[str, Any], tokens: tuple[TokenMark, ...], s
         results=tuple(str(o) for o in turn.get("observations") or []),
         tool_errors=int(turn.get("tool_errors") or 0),
         tokens=tokens,
-        trained=sample.trained,
+        trained=bool(sample.trained),
         tokens_words=f"{len(tokens)} sampled tokens{learned}",
     )
 

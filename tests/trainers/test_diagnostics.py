@@ -238,7 +238,7 @@ def test_the_reward_under_guidance_is_that_of_single_rollouts_on_their_own_and_g
     found = asyncio.run(guided_reward.diagnose(bench))
     assert found.data["reward"] == {"unguided": 0.0, "guided": 1.0}
     assert found.data["tasks"] == [{"task_id": f"t{i}", "level": 2, "unguided": [0.0] * 2, "guided": [1.0] * 2} for i in range(2)]
-    assert found.summary[1] == "with the actions given: reward@1 100.0% [100.0%, 100.0%] (2 tasks, 2 rollouts each)"
+    assert found.summary[1] == "with the actions given: reward@1 100.0% (2 tasks, 2 rollouts each)"
     shorter, _ = lab(Amounts(samples=2, level=1))
     assert asyncio.run(guided_reward.diagnose(shorter)).data["reward"] == {"unguided": 0.0, "guided": 0.0}
     assert all("eval" not in request.session for request in engine.requests), "nothing of it is an evaluation"

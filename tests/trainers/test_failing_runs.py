@@ -151,7 +151,7 @@ def test_an_outage_that_lasts_stops_the_run_saved_and_a_resumed_one_ends_as_if_n
     down: dict[str, Any] = {"web": FailingWeb(math.inf)} if what == "search" else {"judge": FailingJudge(math.inf, what == "judge-raises")}
     stopped = Bench(tmp_path / "b", **parts, **down, learner=before.learner)
     with pytest.raises(
-        OutageError, match=r"12 of 12 attempts of step 1 met an outage, after 1 retries each \(the .* refuses connections\)"
+        OutageError, match=r"12 of 12 attempts of step 1 met an outage that outlasted all retries \(the .* refuses connections\)"
     ):
         stopped.run(state, steps=3)
     assert len(stopped.learner.batches) == 1, "an update was made from nothing"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fakes import FakeLearner, PolicyEngine
+from fakes import FakeLearner, MemoryLog, PolicyEngine
 from learner_cases import sample
 from loop_bench import PER_ANSWER, RIGHT, TASKS, WRONG, Bench, by_index
 
@@ -281,9 +280,9 @@ def test_of_a_step_with_too_many_tokens_every_row_keeps_its_first() -> None:
     rows = [sample("a", 12, 0.5, seed=1), sample("b", 12, -0.5, seed=2)]
     ratios = {row.attempt_id: tuple(0.1 * n for n in range(len(row.behaviour))) for row in rows}
     report = UpdateReport(metrics={}, histograms={}, tokens=14, seconds=0.0, version=1, row_ratios=ratios)
-    stored: list[Mapping[str, Any]] = []
-    record = credit_record(0, rows, report, lambda data: stored.append(data) or {"file": "f"}, most=7)  # type: ignore[func-returns-value]
-    assert stored == [{"ratios": [0.0, 0.1, 0.2], "advantages": [a] * 3} for a in (0.5, -0.5)]
+    log = MemoryLog()
+    record = credit_record(0, rows, report, log.blob, most=7)
+    assert log.blobs == [{"ratios": [0.0, 0.1, 0.2], "advantages": [a] * 3} for a in (0.5, -0.5)]
     assert [(row["tokens"], row["ratio_mean"]) for row in record["rows"]] == [(7, pytest.approx(0.3))] * 2
 
 

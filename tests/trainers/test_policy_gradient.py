@@ -49,7 +49,8 @@ def test_the_public_functions_are_called_as_they_are_documented() -> None:
     assert signature(group_advantages) == [("rewards", ...), ("groups", ...), ("*scale", "std"), ("*eps", 1e-6)]
     assert signature(forward_kl) == [("teacher_logits_BTV", ...), ("student_logits_BTV", ...), ("mask_BT", ...)]
     assert signature(smallest_sufficient_level) == [("succeeds", ...), ("levels", ...), ("budget", ...)]
-    result = clipped_objective(*(torch.zeros(1, 1) for _ in range(3)), torch.ones(1, 1), torch.zeros(1))
+    zero = torch.zeros(1, 1)
+    result = clipped_objective(zero, zero, zero, torch.ones(1, 1), torch.zeros(1))
     parts = ("loss", "policy_loss", "kl_loss", "clip_fraction", "dual_clip_fraction")
     assert [getattr(result, name).item() for name in parts] == [0.0] * 5
     found = smallest_sufficient_level(lambda k: k >= 2, 3, 3)

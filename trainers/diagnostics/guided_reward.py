@@ -72,8 +72,6 @@ def _summary(means: dict[str, list[float]], samples: int, unscored: int) -> list
 
 
 def _share(values: Sequence[float]) -> str:
-    """The mean over tasks, with its 95% interval by the normal approximation where there are tasks enough for one."""
-    half = 1.96 * stdev(values) / sqrt(len(values)) if len(values) > 1 else None
-    return f"{fmean(values):.1%}" + (
-        "" if half is None else f" [{max(0.0, fmean(values) - half):.1%}, {min(1.0, fmean(values) + half):.1%}]"
-    )
+    """The mean over tasks, with its 95% interval by the normal approximation where they differ."""
+    mean, half = fmean(values), 1.96 * stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+    return f"{mean:.1%}" + (f" [{max(0.0, mean - half):.1%}, {min(1.0, mean + half):.1%}]" if half else "")

@@ -45,11 +45,13 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """One policy over some tasks. ``step`` counts the training steps behind its weights; ``run_dir`` is the run they come from, if any."""
+    """One policy over some tasks, which are the first of ``everything`` (empty: there are no others). ``step`` counts the training steps
+    behind its weights; ``run_dir`` is the run they come from, if any."""
 
     sampler: Sampler
     engine: Engine
     tasks: tuple[Task, ...]
+    everything: tuple[Task, ...] = ()
     logits: Logits
     amounts: Amounts = Amounts()
     inject: Inject = as_plan

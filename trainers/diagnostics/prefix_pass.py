@@ -179,10 +179,10 @@ def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[flo
     inside = [influence[turn] for turn in blocked if not isnan(influence[turn])]
     if inside:
         over_all = fmean(value for value in influence if not isnan(value))
-        verdict = "as in the paper" if fmean(inside) > over_all else "not as in the paper"
+        verdict = "higher there, as the paper finds" if fmean(inside) > over_all else "NOT higher there, as the paper finds it to be"
         lines.append(
-            f"|Delta logit| is {fmean(inside):.2f} on turns before reward is in reach and {over_all:.2f} over all turns: {verdict}, "
-            "which finds it highest inside the barrier"
+            f"|Delta logit| is {fmean(inside):.2f} on the {len(inside)} turns before reward is in reach and {over_all:.2f} over all turns: "
+            f"{verdict} ({fmean(inside) - over_all:+.2f})"
         )
     if any(path.given for path in paths):
         lines.append("the first turns of these trajectories were replayed, not sampled: they stay in view as part of the state")

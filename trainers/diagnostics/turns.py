@@ -42,7 +42,7 @@ async def diagnose(lab: Lab) -> Finding:
     for attempt in (m.attempt for group in groups for m in group if m.attempt.trajectory.spans):
         used = usage(attempt, 0.0)
         lengths.append(_length(lab.step, 0, used, str(attempt.status)))
-    return _finding(lengths, Counter(len(task.actions) for task in lab.tasks), lab.step)
+    return _finding(lengths, Counter(len(task.actions) for task in lab.everything or lab.tasks), lab.step)
 
 
 def of_run(run_dir: Path, step: int) -> Finding:
