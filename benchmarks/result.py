@@ -23,6 +23,11 @@ class Outcome:
     usage: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
+    def cut_off(self) -> bool:
+        """Whether it counts as wrong and was truncated: a longer answer might have been right. (Some rules accept a part of an answer.)"""
+        return self.value == 0 and self.status is Status.TRUNCATED
+
+    @property
     def word(self) -> str:
         """``answered``, or what kept it from a verdict or an answer."""
         judged = self.score in (ScoreStatus.JUDGED, ScoreStatus.OUTAGE)
@@ -61,14 +66,14 @@ class Result:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The mean if every sample without a verdict, and every truncated one, were wrong, and if it were right."""
+        """The mean if every sample without a verdict, and every one that was truncated and failed, were wrong, and if it were right."""
         found = (self.outcomes.get((task, epoch)) for task in self.tasks for epoch in range(self.epochs))
-        return bounds(None if o is None or o.status is Status.TRUNCATED else o.value for o in found)
+        return bounds(None if o is None or o.cut_off else o.value for o in found)
 
     def open(self) -> str:
         """``2 could not be scored, 1 truncated (counted as wrong), so between 12.5% and 20.0%``; empty where nothing is open."""
         missing = len(self.tasks) * self.epochs - sum(o.value is not None for o in self.outcomes.values())
-        cut = sum(o.value is not None and o.status is Status.TRUNCATED for o in self.outcomes.values())
+        cut = sum(o.cut_off for o in self.outcomes.values())
         counts = [f"{missing} could not be scored" if missing else "", f"{cut} truncated (counted as wrong)" if cut else ""]
         low, high = self.bounds
         return f"{', '.join(filter(None, counts))}, so between {low:.1%} and {high:.1%}" if missing or cut else ""

@@ -17,6 +17,7 @@ from leaderboard.standings import Board, Cell, Column, Entry
 from leaderboard.words import column_title, method_title, percent, points, seeds_words
 
 MINUS = "\N{MINUS SIGN}"
+LAST_LATIN = 0x17F  # pdflatex sets the letters up to here without further packages
 
 
 def records(board: Board) -> list[dict[str, Any]]:
@@ -58,7 +59,9 @@ def to_latex(board: Board) -> str:
             cells = [_latex_cell(entry.cells.get(c)) for c in board.columns]
             lines.append(" & ".join([_latex(model) if i == 0 else "", _latex(_name(entry)), *cells]) + r" \\")
     lines += ["\\bottomrule", "\\end{tabular}"]
-    return f"% {_LEGEND} Grey of the pages is italics here.\n% \\usepackage{{booktabs}}\n" + "\n".join(lines) + "\n"
+    table = "\n".join(lines)
+    fonts = "" if all(ord(c) <= LAST_LATIN for c in table) else "% Names in other scripts: compile with lualatex or xelatex.\n"
+    return f"% {_LEGEND} Grey of the pages is italics here.\n% \\usepackage{{booktabs}}\n{fonts}{table}\n"
 
 
 FORMATS: Mapping[str, Callable[[Board], str]] = {"json": to_json, "csv": to_csv, "markdown": to_markdown, "latex": to_latex}

@@ -49,7 +49,7 @@ def truncated(connection: Connection, run: int, evaluation_id: str) -> dict[str,
         .select_from(Attempt)
         .join(Judgement, _CURRENT)
         .join(Task, Task.key == Attempt.task)
-        .where(*mine, Attempt.status == "truncated", Judgement.status == "judged")
+        .where(*mine, Attempt.status == "truncated", Judgement.value == 0)
     )
     tags = connection.scalars(cut).all()
     attempts = 1 + (connection.scalar(select(func.max(Attempt.position)).where(*mine)) or 0) if tags else 1

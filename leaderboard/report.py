@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.standings import BASE, Board, Cell, Entry
+from leaderboard.standings import BASE, Board, Cell, Column, Entry
 from leaderboard.words import EMPTY, column_title, delta_words, method_title, percent, points, seeds_words
 
+CELL, GAP = 24, 2  # characters: the narrowest cell, and between columns
 NO_BREAK = "\N{NO-BREAK SPACE}"  # the pages' words keep "p < 0.001" together; a terminal's search should find it
 
 
@@ -20,7 +21,10 @@ def print_board(board: Board) -> None:
     if not board.entries:
         console.print(EMPTY, markup=False, highlight=False)
         return
-    console.print(_table(board, board.entries))
+    name = max(_name(entry).cell_len for entry in board.entries) + GAP
+    at_once = max(1, (console.width - name) // (CELL + GAP))  # a column that does not fit would be left out in silence
+    for first in range(0, len(board.columns), at_once):
+        console.print(_table(board.columns[first : first + at_once], board.entries))
     console.print(
         "Scores in % of questions, 95% interval in brackets; deltas to the base in points. "
         "Grey: the paired test cannot tell the delta from zero.",
@@ -30,17 +34,18 @@ def print_board(board: Board) -> None:
     )
 
 
-def _table(board: Board, entries: Sequence[Entry]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def _table(columns: Sequence[Column], entries: Sequence[Entry]) -> Table:
+    """The entries that have a cell in one of these columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     table.add_column("model / method", no_wrap=True)
-    for column in board.columns:
-        table.add_column(column_title(column), justify="left", min_width=24)
+    for column in columns:
+        table.add_column(column_title(column), justify="left", min_width=CELL)
     model = None
-    for entry in entries:
+    for entry in (entry for entry in entries if any(c in entry.cells for c in columns)):
         if entry.model != model:
             model = entry.model
             table.add_row(Text(model, style="bold"))
-        table.add_row(_name(entry), *(_cell(entry, entry.cells.get(c)) for c in board.columns))
+        table.add_row(_name(entry), *(_cell(entry, entry.cells.get(c)) for c in columns))
     return table
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, ScriptedServer, Step
+from judge_server import JudgeServer, ScriptedServer, Step, completion
 from published_sets import PUBLISHED, write_jsonl
 from starlette.testclient import TestClient
 from stub_endpoint import StubEndpoint
@@ -207,6 +207,21 @@ def test_a_judge_that_is_not_there_stops_the_evaluation_at_its_start(
             said = capsys.readouterr().err
             assert "no connection" in said and f"http://127.0.0.1:{unused_port}/v1" in said
         assert stub.stats().get("requests", 0) == 0
+
+
+def test_a_key_that_is_withdrawn_in_the_middle_ends_the_evaluation_with_the_answers_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hard = {task.question: "Annie P." for task in TASKS}
+    with StubEndpoint(answers=hard) as stub, ScriptedServer(completion("correct"), Step(status=401)) as judge:
+        assert run_command(cli, arguments(stub, tmp_path / "run", "--judge", f"llm:{judge.url}#m")) == 1
+        assert f"the judge {judge.url} serves no request: HTTP 401" in capsys.readouterr().err
+        answered, kept = stub.stats()["answered"], len(events(tmp_path / "run", Kind.ATTEMPT))
+        assert 0 < kept <= answered
+        with JudgeServer(lambda case: "correct", model="m") as another:
+            evaluate(stub, tmp_path / "run", "--judge", f"llm:{another.url}#m")
+        assert stub.stats()["answered"] == answered + 12 - kept, "only what was not recorded is asked for again"
+    assert set(scores(tmp_path / "run").values()) == {1.0}
 
 
 def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_command_judges_what_was_answered(

@@ -378,6 +378,14 @@ def test_the_code_is_the_same_each_time_and_knows_nothing_of_the_training_temper
     assert len(codes) == 1 and len(codes.pop()) == 12
 
 
+def test_a_truncated_answer_is_open_only_where_it_counts_as_wrong() -> None:
+    ended = {"a": 0.0, "b": 1.0, "c": None}
+    outcomes = {(t, 0): Outcome(value=v, status=Status.TRUNCATED, score=ScoreStatus.JUDGED) for t, v in ended.items()}
+    result = Result(tasks=("a", "b", "c"), outcomes=outcomes)
+    assert result.open() == "1 could not be scored, 1 truncated (counted as wrong), so between 33.3% and 100.0%"
+    assert Result(tasks=("b",), outcomes={("b", 0): outcomes["b", 0]}).bounds == (1.0, 1.0)
+
+
 def test_unlike_codes_say_which_part_differs() -> None:
     one, two = conditions(), conditions(judge="exact-closed", agent=AgentConfig(max_turns=4))
     assert one.differing(two) == ("limits", "judge")

@@ -33,6 +33,8 @@ _NUMPY_SEED = 1234
 
 Chat = Callable[..., str]
 
+datasets.disable_progress_bars()  # tasks prepare their rows whenever they are asked for them, and the bars break into the run's own
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
@@ -57,7 +59,6 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
     with as_lm_eval_seeds(), _quiet():
         try:
             task = ConfigurableTask(config=config)
-            found = task.eval_docs  # prepared when first asked for, with a bar of its own
         except HarnessError:
             raise
         except Exception as error:
@@ -67,7 +68,7 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
                 f"cannot get {config['dataset_path']} from the Hugging Face hub or its cache ({type(error).__name__}: "
                 f"{_first_line(error)}). {definition.home} Without a network, name a local copy: --data NAME=PATH"
             ) from error
-    expect_count(found, definition.expected, str(config["task"]) if data is None else f"{data} ({config['task']})")
+    expect_count(task.eval_docs, definition.expected, str(config["task"]) if data is None else f"{data} ({config['task']})")
     return task
 
 

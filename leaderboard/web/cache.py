@@ -2,7 +2,8 @@
 
 A page is served again for two seconds without a question, and after that for as long as the state has not changed. When it has, one
 thread makes the page anew, whatever the number of readers; they wait a moment for it, and get the page before if it takes longer.
-So a change that is slow to draw delays nobody, and a page that is quick to draw is never old. Every page has an ETag.
+So a change that is slow to draw delays nobody, and a page that is quick to draw is never old. A reload waits for the new page. Every
+page has an ETag.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class PageCache:
             age = float("inf") if page is None else self._clock() - page.right_at
             if page is None or age >= FRESH_SECONDS:
                 making = asyncio.wrap_future(self._renewed(key, request, make, state))
-                if page is None or age >= STALE_SECONDS:
+                if page is None or age >= STALE_SECONDS or _insists(request):
                     page = await asyncio.shield(making)
                 else:
                     making.add_done_callback(_seen)
@@ -102,6 +103,12 @@ class PageCache:
             self._pages[key] = page
             while self._bytes > MOST_BYTES:
                 self._bytes -= len(self._pages.popitem(last=False)[1].body)
+
+
+def _insists(request: Request) -> bool:
+    """Whether the reader asks for the newest page, as a reload does and the script that follows a run."""
+    wanted = request.headers.get("cache-control", "")
+    return "no-cache" in wanted or "max-age=0" in wanted
 
 
 def _seen(making: asyncio.Future[Page]) -> None:

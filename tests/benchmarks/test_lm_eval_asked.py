@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from fakes import PolicyEngine, Say, chat_with, tiny_chat
-from lm_eval_cases import DIAMOND, THINKS, FailsFor, evaluated, events, letters
+from lm_eval_cases import DIAMOND, THINKS, FailsFor, evaluated, events, letters, shrunk, write_gpqa
 
 from benchmarks.base import SuiteAsk
-from benchmarks.lm_eval import named_task
+from benchmarks.lm_eval import GPQA, named_task
 from benchmarks.lm_eval.config import LMEvalConfig
 from benchmarks.resume import Fate
 from harness.budget import Limits
@@ -45,13 +45,16 @@ def test_a_forecast_names_each_sample_and_why(tmp_path: Path, gpqa: Path) -> Non
     assert [what for _, what, _ in DIAMOND.forecast(ask, tmp_path / "empty")] == [Fate.RUN] * 3
 
 
-def test_a_token_limit_stops_a_suite_and_a_higher_one_continues_it(tmp_path: Path, gpqa: Path) -> None:
-    (line,) = evaluated(DIAMOND, PolicyEngine(letters("(A)")), tmp_path / "run", gpqa, limits=Limits(tokens=1))
+def test_a_token_limit_stops_a_suite_and_a_higher_one_continues_it(tmp_path: Path) -> None:
+    write_gpqa(tmp_path, "diamond", 20)
+    twenty = shrunk(GPQA, 20, "diamond")
+    (line,) = evaluated(twenty, PolicyEngine(letters("(A)")), tmp_path / "run", tmp_path, limits=Limits(tokens=1))
     tried = len(events(tmp_path / "run", Kind.ATTEMPT))
-    assert 0 < tried < 3 or "stopped by" not in line
+    assert 0 < tried < 20, "what was under way is finished, nothing else is begun"
+    assert f"{20 - tried} could not be scored" in line and "stopped by the evaluation's limit of 1 generated tokens" in line
     engine = PolicyEngine(letters("(A)"))
-    (line,) = evaluated(DIAMOND, engine, tmp_path / "run", gpqa, limits=Limits(tokens=10**6))
-    assert len(engine.requests) == 3 - tried and "stopped by" not in line
+    (line,) = evaluated(twenty, engine, tmp_path / "run", tmp_path, limits=Limits(tokens=10**6))
+    assert len(engine.requests) == 20 - tried and "stopped by" not in line and "could not" not in line
 
 
 class Slow(PolicyEngine):

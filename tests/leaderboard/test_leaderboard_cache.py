@@ -37,8 +37,9 @@ class Site:
         self.maker, self.now = maker, 0.0
         self.endpoint = PageCache(clock=lambda: self.now).kept(maker, lambda: maker.state)
 
-    async def answer(self, query: bytes = b"", path: str = "/", known: str = "") -> Response:
+    async def answer(self, query: bytes = b"", path: str = "/", known: str = "", control: str = "") -> Response:
         headers = [(b"if-none-match", known.encode())] if known else []
+        headers += [(b"cache-control", control.encode())] if control else []
         scope: Any = {"type": "http", "method": "GET", "path": path, "query_string": query, "headers": headers}
         return await self.endpoint(Request(scope))
 
@@ -69,12 +70,16 @@ def test_readers_wait_a_moment_for_a_slow_page_and_then_get_the_one_before(monke
         site.now, site.maker.state = 5.0, "two"
         site.maker.go.clear()
         assert [await site.ask() for _ in range(3)] == ["page 1"] * 3 and site.maker.made == 2  # one making for all
+        reload = [asyncio.create_task(site.answer(control=words)) for words in ("max-age=0", "no-cache")]
+        await asyncio.sleep(0.05)
+        assert not any(one.done() for one in reload)  # who asks for the newest page waits for it
         site.now = cache.STALE_SECONDS
         late = [asyncio.create_task(site.ask()) for _ in range(2)]
         await asyncio.sleep(0.05)
         assert not any(one.done() for one in late)  # too old to be shown to anybody
         site.maker.go.set()
         assert [await one for one in late] == ["page 2", "page 2"] and await site.ask() == "page 2"
+        assert [bytes((await one).body) for one in reload] == [b"page 2"] * 2
 
     asyncio.run(story())
 

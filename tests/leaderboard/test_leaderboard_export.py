@@ -142,9 +142,15 @@ def test_an_empty_board_is_an_empty_file_of_each_kind() -> None:
 
 
 @pytest.mark.slow
+def test_latex_says_when_pdflatex_has_no_letters_for_a_name() -> None:
+    plain, other = (to_latex(build([measured("base", [1.0, 0.0], model=name)])) for name in ("Gödel-8b", "模型-8b"))
+    assert "lualatex" not in plain and "Gödel-8b" in plain and "lualatex" in other and "模型-8b" in other
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine: install texlive-latex-recommended")
 def test_latex_compiles(exported: dict[str, str], tmp_path: Path) -> None:
-    board = build([measured("base", [1.0, 0.0], model=HOSTILE), measured("actguide", [1.0, 1.0], model=HOSTILE)])
+    latin = measured("base", [1.0, 0.0], model="Gödel-Łódź-8b")
+    board = build([measured("base", [1.0, 0.0], model=HOSTILE), measured("actguide", [1.0, 1.0], model=HOSTILE), latin])
     document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n%s\n%s\\end{document}"
     (tmp_path / "board.tex").write_text(document % (exported["latex"], to_latex(board)), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "board.tex"]

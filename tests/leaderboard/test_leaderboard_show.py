@@ -10,6 +10,7 @@ from leaderboard_logs import Recipe, build
 from scipy import stats as reference
 
 from harness.cli.leaderboard import leaderboard
+from leaderboard.report import print_board
 from leaderboard.standings import Measurement
 from leaderboard.standings import build as build_standings
 
@@ -59,6 +60,15 @@ def test_the_table_groups_by_model_and_signs_the_delta(board_home: Path) -> None
     output = harness(board_home, "show").output
     assert output.index("smollm2-135m") < output.index("tiny")
     assert "+45.7 p < 0.001" in output and "not distinguishable" in output and "3 seeds" in output
+
+
+def test_columns_that_do_not_fit_the_terminal_follow_below(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"benchmark-{i}" for i in range(7)]
+    print_board(build_standings([measured("base", [0.0, 1.0], benchmark=name, run_id=name) for name in names]))
+    shown = capsys.readouterr().out
+    assert all(f"{name} test" in shown for name in names) and shown.count("50.0") == 7
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_rebuild_says_what_it_read(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@
     const refresh = () => {
       waiting ??= setTimeout(() => {
         waiting = null;
-        htmx.ajax("GET", location.href, { target: "#run", select: "#run", swap: "outerHTML" });
+        htmx.ajax("GET", location.href, { target: "#run", select: "#run", swap: "outerHTML", headers: { "Cache-Control": "no-cache" } });
       }, 2500);
     };
     source.onopen = () => say("Connected: lines appear as they are written.");
