@@ -247,7 +247,7 @@ def test_with_token_ids_an_endpoint_generates_and_scores_like_any_engine() -> No
 
 def test_a_server_that_goes_away_is_waited_for_and_found_again(unused_port: int) -> None:
     async def run() -> tuple[ChatReply, ChatReply]:
-        endpoint = Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig(retries=0))
+        endpoint = Endpoint(f"http://127.0.0.1:{unused_port}/v1", "stub", EndpointConfig(retries=1))  # a kept connection may break once
         with StubEndpoint(answers=ANSWERS, port=unused_port):
             before = await endpoint.chat(request())
         waiting = asyncio.create_task(endpoint.chat(request()))
@@ -269,7 +269,7 @@ def test_a_server_that_stays_away_is_waited_for_once_and_not_by_every_request(un
             await endpoint.chat(request())
         began = time.monotonic()
         for _ in range(5):
-            with pytest.raises(EngineError, match=r"\([12] tries"):
+            with pytest.raises(EngineError, match=r"\(\d tries in \d s\)"):
                 await endpoint.chat(request())
         await endpoint.close()
         return time.monotonic() - began

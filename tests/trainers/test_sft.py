@@ -158,10 +158,10 @@ def test_the_file_of_conversations_is_part_of_what_a_run_is(tmp_path: Path) -> N
 
 def test_resuming_with_another_file_of_conversations_is_refused(tmp_path: Path) -> None:
     kind = run_config_type(load("trainers", "sft").config_type)
-    place = _place(kind(trainer="sft", conversations="a"), tmp_path, resume=False)
-    assert _place(kind(trainer="sft", conversations="a"), place.folder, resume=True).resumed
+    place = _place(kind(trainer="sft", conversations="a"), tmp_path, False, "exact")
+    assert _place(kind(trainer="sft", conversations="a"), place.folder, True, "exact").resumed
     with pytest.raises(UsageError, match="conversations was a, is now b"):
-        _place(kind(trainer="sft", conversations="b"), place.folder, resume=True)
+        _place(kind(trainer="sft", conversations="b"), place.folder, True, "exact")
 
 
 def test_conversations_that_the_model_cannot_hold_are_all_named(tmp_path: Path) -> None:
