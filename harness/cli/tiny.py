@@ -38,7 +38,7 @@ def check(behaviour: bool) -> None:
 def rebuild(out: Path | None, from_nothing: bool, threads: int | None) -> None:
     """Train the model on its texts as they are now (some minutes), and accept it by its behaviour."""
     import torch
-    from transformers import AutoTokenizer, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
     from harness import tiny as package
     from harness.chat import Chat
@@ -54,7 +54,8 @@ def rebuild(out: Path | None, from_nothing: bool, threads: int | None) -> None:
         tokenizer = train_tokenizer(conversations_as_text(random.Random(0), 3000, plan_text), recipe.vocabulary)
         model = make_model(recipe, Chat(tokenizer), len(tokenizer))
     else:
-        recipe, tokenizer = AGAIN, AutoTokenizer.from_pretrained(model_dir())
+        recipe = AGAIN
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir())
         tokenizer.chat_template = (Path(package.__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
         model = Qwen3ForCausalLM.from_pretrained(model_dir(), dtype=torch.float32)
     pretrain(model, recipe, Chat(tokenizer), plan_text, _report)
