@@ -170,11 +170,13 @@ def smallest_gap(discordant: float, n: int) -> float | None:
     return (_z(LEVEL) + float(ndtri(POWER))) * sqrt(discordant / n) if n and discordant > 0 else None
 
 
-def questions_needed(delta: float, variance: float) -> int | None:
-    """Questions at which a paired difference ``delta`` (per-question variance ``variance``) is found with 80% power."""
-    if delta == 0 or variance <= 0:
-        return None
-    return ceil(((_z(LEVEL) + float(ndtri(POWER))) / delta) ** 2 * variance)
+def questions_needed(delta: float, variance: float, fixed: float = 0.0) -> int | None:
+    """Questions at which a paired difference ``delta`` (per-question variance ``variance``) is found with 80% power.
+
+    ``fixed`` is the variance of the mean that more questions do not lower: that of the seeds. None where no number is enough.
+    """
+    room = (delta / (_z(LEVEL) + float(ndtri(POWER)))) ** 2 - fixed
+    return ceil(variance / room) if room > 0 and variance > 0 else None
 
 
 def _mcnemar(diffs: Floats) -> Comparison:
@@ -217,7 +219,8 @@ def _crossed_difference(diffs: Floats, a_means: Floats, b_means: Floats) -> Comp
     n, delta = len(diffs), float(diffs.mean())
     half, p = _crossed(diffs, [a_means, b_means]) if n > 1 else (None, None)
     spread = _variance(diffs) if n > 1 else 0.0
-    needed = questions_needed(delta, spread)
+    seeds = sum(_variance(arm) / len(arm) for arm in (a_means, b_means) if len(arm) > 1)
+    needed, gap = questions_needed(delta, spread, seeds), smallest_gap(spread + n * seeds, n)
     return Comparison(
         delta=delta,
         low=None if half is None else max(-1.0, delta - half),
@@ -226,7 +229,7 @@ def _crossed_difference(diffs: Floats, a_means: Floats, b_means: Floats) -> Comp
         wins=int(np.count_nonzero(diffs > 0)),
         losses=int(np.count_nonzero(diffs < 0)),
         ties=int(np.count_nonzero(diffs == 0)),
-        gap=smallest_gap(spread, n),
+        gap=None if gap is None or gap > 1 else gap,  # no two scores lie further apart
         more=None if needed is None else max(needed - n, 0),
         method=f"paired t over questions and {max(len(a_means), len(b_means))} seeds",
     )

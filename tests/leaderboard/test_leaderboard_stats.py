@@ -174,3 +174,16 @@ def test_the_false_discovery_rate_separates_entries_that_holm_leaves_tied() -> N
     wider = [arm(0), arm(7), arm(7), arm(7)]  # p = 0.0156
     assert {(r.low, r.high) for r in ranks(wider, "holm")} == {(1, 4)}
     assert [(r.low, r.high) for r in ranks(wider, "bh")] == [(4, 4), (1, 3), (1, 3), (1, 3)]
+
+
+def test_seeds_that_differ_widen_the_smallest_gap_and_no_number_of_questions_makes_up_for_them() -> None:
+    def run(right: int) -> dict[str, float]:
+        return {f"q{i}": float(i < right) for i in range(100)}
+
+    steady = compare([run(50), run(51)], [run(40), run(41)])
+    moody = compare([run(10), run(91)], [run(40), run(41)])
+    assert steady is not None and moody is not None and steady.gap is not None
+    assert steady.low is not None and moody.low is not None and moody.delta == pytest.approx(steady.delta)
+    assert steady.gap < 0.15 and moody.gap is None, "two seeds that lie 81 points apart find no difference at all"
+    assert moody.more is None and steady.more is not None
+    assert questions_needed(0.1, 0.29, 0.0005) > (questions_needed(0.1, 0.29) or 0)  # type: ignore[operator]
