@@ -61,7 +61,7 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
             task = ConfigurableTask(config=config)
         except HarnessError:
             raise
-        except Exception as error:
+        except Exception as error:  # the hub, its cache and a dataset's own code fail in any way; raised again with what to do
             if data is not None:
                 raise
             raise DataError(
@@ -96,7 +96,7 @@ def indexed_tasks(name: str, data: Path | None, include: Path | None = None) -> 
             return [_versioned(ConfigurableTask(config=config), include if own else None)]
         except HarnessError:
             raise
-        except Exception as error:
+        except Exception as error:  # a task of lm-eval may be any code; raised again with its name
             where = "the hub or its cache" if data is None else str(data)
             raise DataError(
                 f"lm-eval task {name!r}: its data cannot be read from {where} ({type(error).__name__}: {_first_line(error)})"

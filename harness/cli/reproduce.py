@@ -6,7 +6,6 @@ folder that is named by its settings, so tables share finished runs, and an inte
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
@@ -23,7 +22,7 @@ from typing import Any
 import click
 
 from harness.cli.reproduced import GUIDED, Done, report
-from harness.cli.study import Training, finished, train
+from harness.cli.study import Training, digest, finished, train
 from harness.errors import HarnessError, unknown
 
 OF_AN_EVALUATION = {name: name for name in ("agent", "search", "generation", "judge", "web", "engine", "episodes")} | {
@@ -154,8 +153,8 @@ class Bench:
     def diagnose(self, name: str, settings: Sequence[str], seed: int) -> Path:
         """Run one diagnostic of the untrained model, unless that was done; returns its folder."""
         chosen = (*settings, *self.measuring)
-        words = "\x1f".join((self.model, self.tasks, name, *sorted(chosen), *self.data))
-        folder = self.folder / f"{name}-{Path(self.model).name}-{self.tasks}-{hashlib.sha256(words.encode()).hexdigest()[:8]}-s{seed}"
+        words = (self.model, self.tasks, name, *sorted(chosen), *self.data)
+        folder = self.folder / f"{name}-{Path(self.model).name}-{self.tasks}-{digest(words)}-s{seed}"
         if finished(folder):
             click.echo(f"{folder.name}: finished already")
             return folder

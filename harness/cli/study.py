@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import nan
@@ -123,14 +124,18 @@ class Training:
     def folder(self, runs: Path, seed: int) -> Path:
         """Its place below ``runs``, named by everything that decides it."""
         words = [self.model, self.tasks, str(self.steps), self.trainer, *sorted(self.settings), *self.data]
-        digest = hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:8]
-        return runs / f"{self.label or self.trainer or 'base'}-{Path(self.model).name}-{self.tasks}-{digest}-s{seed}"
+        return runs / f"{self.label or self.trainer or 'base'}-{Path(self.model).name}-{self.tasks}-{digest(words)}-s{seed}"
 
     def arguments(self, seed: int) -> tuple[str, ...]:
         """Of ``harness run``."""
         named = (("--trainer", self.trainer), ("--model", self.model), ("--tasks", self.tasks), ("--seed", str(seed)))
         repeated = (*(("--data", text) for text in self.data), *(("--set", text) for text in self.settings))
         return tuple(part for pair in (*named, ("--steps", str(self.steps)), *repeated) for part in pair)
+
+
+def digest(words: Sequence[str]) -> str:
+    """Eight hex digits that name a folder by everything that decides its content."""
+    return hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:8]
 
 
 def train(training: Training, runs: Path, seed: int, threads: int, *more: str) -> Path:

@@ -43,7 +43,7 @@ class ReplicatedEngine:
                 self._replicas.append(_Replica(name, str(directory), single, environment))
             for replica in self._replicas:
                 replica.ready()
-        except BaseException:
+        except BaseException:  # an interrupt too must leave no process behind; raised again
             for replica in self._replicas:
                 replica.stop()
             raise
