@@ -141,6 +141,8 @@ _ALL = (
         settings={
             "generation.context": 256,
             "generation.slots": 32,
+            "generation.replicas": 2,  # so small a model cannot use two cores in one process
+            "learner.microbatch_tokens": 4096,  # what a core's cache holds
             "agent.context_tokens": 256,
             "agent.response_tokens": 200,
             "agent.max_turns": 6,
