@@ -39,7 +39,7 @@ NOT_A_RECIPE = frozenset(
     {
         *("seed", "out", "resume", "home", "data", "dry_run"),
         *("device", "threads", "gpu_memory", "cpu_cache_gib", "ranks", "zero_stage", "offload", "microbatch_tokens", "logits_mb"),
-        *("gradient_checkpointing", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+        *("replicas", "gradient_checkpointing", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
     }
 )
 """Settings, by the last part of their name, that two seeds of one recipe may differ in."""
