@@ -1,4 +1,4 @@
-"""Queries of the leaderboard: finished scores, measurements, runs, series, samples. Reads only; rows leave as plain dataclasses."""
+"""Queries of the leaderboard: finished scores, measurements, runs, series. Reads only; rows leave as plain dataclasses."""
 
 from __future__ import annotations
 
@@ -16,19 +16,14 @@ from leaderboard.records import (
     EvaluationInfo,
     GroupInfo,
     RunInfo,
-    SampleFilter,
-    SampleInfo,
     SubmissionInfo,
-    VerdictInfo,
 )
+from leaderboard.samples import Samples
 from leaderboard.schema import (
-    Attempt,
-    Credit,
     Diagnostic,
     Evaluation,
     Group,
     Histogram,
-    Judgement,
     Run,
     ScoreRow,
     Step,
@@ -39,15 +34,14 @@ from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
 
-MOST_COUNTED = 5_000  # beyond it a list says "more than", because an exact count would read every row
 IN_CLAUSE = 500  # ids in one SQL list
-PURPOSES = ("train", "probe", "eval")
 
 
 class Store:
-    """Read access to one database."""
+    """Read access to one database; attempts are asked for through ``samples``."""
 
     def __init__(self, engine: Engine) -> None:
+        self.samples = Samples(engine)
         self._engine = engine
 
     def scores(
@@ -127,14 +121,13 @@ class Store:
 
     def last_scores(self, runs: Sequence[int]) -> dict[int, tuple[str, float]]:
         """Of each run its last headline score, with the benchmark and split that it is of."""
-        mine = (ScoreRow.run == Evaluation.run) & (ScoreRow.evaluation_id == Evaluation.evaluation_id)
-        query = (
-            select(Evaluation.run, Evaluation.benchmark, Evaluation.split, ScoreRow.score)
-            .join(ScoreRow, mine & (ScoreRow.part == "") & (ScoreRow.metric == HEADLINE))
-            .where(Evaluation.run.in_(runs))
-            .order_by(Evaluation.step, Evaluation.at)
-        )
-        return {row["run"]: (f"{row['benchmark']} {row['split']}".strip(), row["score"]) for row in self._all(query)}
+        scores = self._headlines(runs)
+        query = select(Evaluation.run, Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split)
+        rows = self._all(query.where(Evaluation.run.in_(runs)).order_by(Evaluation.step, Evaluation.at))
+        scored = [row for row in rows if (row["run"], row["evaluation_id"]) in scores]
+        return {
+            row["run"]: (f"{row['benchmark']} {row['split']}".strip(), scores[row["run"], row["evaluation_id"]]["score"]) for row in scored
+        }
 
     def run(self, run_id: str) -> RunInfo | None:
         """One run, None if it is unknown."""
@@ -178,14 +171,12 @@ class Store:
 
     def evaluations(self, run: int) -> list[EvaluationInfo]:
         """Evaluations of a run in the order of steps."""
-        mine = (ScoreRow.run == Evaluation.run) & (ScoreRow.evaluation_id == Evaluation.evaluation_id)
-        query = (
-            select(*_EVALUATION_COLUMNS)
-            .join(ScoreRow, mine & (ScoreRow.part == "") & (ScoreRow.metric == HEADLINE), isouter=True)
-            .where(Evaluation.run == run)
-            .order_by(Evaluation.step, Evaluation.at)
-        )
-        return [EvaluationInfo(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in self._all(query)]
+        scores, unscored = self._headlines([run]), dict.fromkeys(_HEADLINE)
+        rows = self._all(select(*_EVALUATION_COLUMNS).where(Evaluation.run == run).order_by(Evaluation.step, Evaluation.at))
+        return [
+            EvaluationInfo(**row | scores.get((run, row["evaluation_id"]), unscored) | {"truncated": row["truncated"].get("", 0.0)})
+            for row in rows
+        ]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""
@@ -193,38 +184,14 @@ class Store:
         latest = {row["name"]: row for row in self._all(query.order_by(Diagnostic.name, Diagnostic.step))}
         return [DiagnosticInfo(**{**row, "summary": tuple(row["summary"]), "charts": tuple(row["charts"])}) for row in latest.values()]
 
-    def samples(self, run: int, wanted: SampleFilter, limit: int, offset: int = 0) -> tuple[list[SampleInfo], int]:
-        """One page of attempts, and how many match in all, counted up to ``MOST_COUNTED``.
+    def _headlines(self, runs: Sequence[int]) -> dict[tuple[int, str], dict[str, Any]]:
+        """Score, bounds and coverage of the evaluations of these runs, by run and evaluation.
 
-        Which attempts are on the page is settled on the index alone; only they are joined.
+        A query of its own: joined to evaluations, SQLite may read the scores of all runs for a Bloom filter.
         """
-        ids = _filtered(select(Attempt.attempt_id).where(Attempt.run == run), wanted)
-        if wanted.evaluation is None:
-            ids = ids.order_by(Attempt.purpose.desc(), Attempt.step.desc(), Attempt.attempt_id.desc())
-        else:
-            ids = ids.order_by(Attempt.task_id, Attempt.position)
-        (counted,) = self._all(select(func.count().label("total")).select_from(ids.order_by(None).limit(MOST_COUNTED + 1).subquery()))
-        page = self._all(ids.limit(limit).offset(offset))
-        place = {row["attempt_id"]: i for i, row in enumerate(page)}
-        rows = self._all(_sample_query().where(Attempt.run == run, Attempt.attempt_id.in_(place))) if place else []
-        return [_sample(row) for row in sorted(rows, key=lambda row: place[row["attempt_id"]])], counted["total"]
-
-    def attempts_at(self, run_id: str, evaluation_id: str, task_ids: Sequence[str]) -> dict[str, SampleInfo]:
-        """Attempts of an evaluation at these tasks, by task; of several at one task the first."""
-        query = _sample_query().join(Run, Run.key == Attempt.run).where(Run.run_id == run_id, Attempt.evaluation_id == evaluation_id)
-        rows = self._all(query.where(Attempt.task_id.in_(task_ids)).order_by(Attempt.position.desc()))
-        return {row["task_id"]: _sample(row) for row in rows}
-
-    def sample(self, run: int, attempt_id: str) -> SampleInfo | None:
-        """One attempt, None if it is unknown."""
-        rows = self._all(_sample_query().where(Attempt.run == run, Attempt.attempt_id == attempt_id))
-        return _sample(rows[0]) if rows else None
-
-    def verdicts(self, run: int, attempt_id: str) -> list[VerdictInfo]:
-        """Every judge's verdict on an attempt, the current one first."""
-        columns = [getattr(Judgement, f.name) for f in fields(VerdictInfo)]
-        query = select(*columns).where(Judgement.run == run, Judgement.attempt_id == attempt_id)
-        return [VerdictInfo(**row) for row in self._all(query.order_by(Judgement.current.desc(), Judgement.judge))]
+        query = select(ScoreRow.run, ScoreRow.evaluation_id, *(getattr(ScoreRow, name) for name in _HEADLINE))
+        rows = self._all(query.where(ScoreRow.run.in_(runs), ScoreRow.metric == HEADLINE, ScoreRow.part == ""))
+        return {(row["run"], row["evaluation_id"]): {name: row[name] for name in _HEADLINE} for row in rows}
 
     def _configs(self, run_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
@@ -271,54 +238,12 @@ _MEASUREMENT_COLUMNS = [
     *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
 ]
 
+_HEADLINE = ("score", "low", "high", "coverage")
 _EVALUATION_COLUMNS = [
     *(Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge),
-    *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished, ScoreRow.score, ScoreRow.low, ScoreRow.high),
-    *(ScoreRow.coverage, Evaluation.truncated, Evaluation.comparability_parts.label("code_parts")),
+    *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished),
+    *(Evaluation.truncated, Evaluation.comparability_parts.label("code_parts")),
 ]
-
-_SAMPLE_COLUMNS = [
-    *(Attempt.attempt_id, Attempt.task_id, Task.question, Task.gold, Task.tags, Attempt.purpose, Attempt.evaluation_id, Attempt.step),
-    Evaluation.benchmark,
-    *(Attempt.level, Attempt.position, Attempt.status, Attempt.answer, Attempt.turns, Attempt.generated_tokens, Attempt.seconds),
-    *(Attempt.place, Attempt.blob, Judgement.value, Judgement.judge, Judgement.status.label("verdict"), Judgement.layer, Judgement.detail),
-    *(Credit.advantage, Credit.ratio_mean, Credit.trained),
-]
-
-
-_VERDICT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
-
-
-def _sample_query() -> Select[*tuple[Any, ...]]:
-    credit = (Credit.run == Attempt.run) & (Credit.attempt_id == Attempt.attempt_id)
-    joined = select(*_SAMPLE_COLUMNS).select_from(Attempt).join(Task, Task.key == Attempt.task)
-    evaluation = (Evaluation.run == Attempt.run) & (Evaluation.evaluation_id == Attempt.evaluation_id)
-    joined = joined.join(Evaluation, evaluation, isouter=True)
-    return joined.join(Judgement, _VERDICT, isouter=True).join(Credit, credit, isouter=True)
-
-
-def _filtered(query: Select[Any], wanted: SampleFilter) -> Select[Any]:
-    pairs = (
-        (Attempt.purpose, wanted.purpose),
-        (Attempt.evaluation_id, wanted.evaluation),
-        (Attempt.task_id, wanted.task),
-        (Attempt.step, wanted.step),
-        (Attempt.level, wanted.level),
-    )
-    for column, value in pairs:
-        query = query if value is None else query.where(column == value)
-    if wanted.purpose is None and wanted.step is not None:
-        query = query.where(Attempt.purpose.in_(PURPOSES))  # lets the index on run, purpose, step find the step
-    if wanted.verdict not in ("right", "wrong", "none"):
-        return query
-    query = query.join(Judgement, _VERDICT, isouter=True)
-    match wanted.verdict:
-        case "right":
-            return query.where(Judgement.value > 0.5)
-        case "wrong":
-            return query.where(Judgement.value <= 0.5)
-        case _:
-            return query.where(Judgement.value.is_(None))
 
 
 def _filled(m: Measurement, packed: bytes, config: Mapping[str, Any]) -> Measurement:
@@ -336,7 +261,3 @@ def _slices(ids: Iterable[str]) -> Iterator[list[str]]:
     ordered = list(ids)
     for start in range(0, len(ordered), IN_CLAUSE):
         yield ordered[start : start + IN_CLAUSE]
-
-
-def _sample(row: dict[str, Any]) -> SampleInfo:
-    return SampleInfo(**{**row, "gold": None if row["gold"] is None else tuple(row["gold"])})
