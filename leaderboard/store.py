@@ -145,9 +145,8 @@ class Store:
     def groups(self, run: int) -> list[GroupInfo]:
         """Groups of a run in the order of steps."""
         query = select(Group.step, Group.task_id, Group.outcome, Group.level, Group.max_level).where(Group.run == run)
-        with self._engine.connect() as connection:  # long lists: no mapping a row
-            rows = connection.execute(query.order_by(Group.step, Group.group_id)).all()
-        return [GroupInfo(step=s, task_id=t, outcome=o, level=k, max_level=most) for s, t, o, k, most in rows]
+        with self._engine.connect() as connection:
+            return [*map(GroupInfo._make, connection.execute(query.order_by(Group.step, Group.group_id)).all())]
 
     def series(self, run: int) -> dict[str, list[tuple[int, float]]]:
         """Every recorded number of a run by name, as (step, value); steps without a value are left out."""
