@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import Engine, Select, Text, cast, func, select, tuple_
 
 from leaderboard.outcomes import bounds
 from leaderboard.records import (
@@ -35,6 +37,8 @@ from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
 
 IN_CLAUSE = 500  # ids in one SQL list
+
+Item = TypeVar("Item")
 
 
 class Store:
@@ -69,27 +73,26 @@ class Store:
         return [_with_bounds(row) for row in kept]
 
     def measurements(self) -> list[Measurement]:
-        """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
+        """What the board shows: the newest finished evaluation of each run and split, with its verdicts.
 
-        Verdicts and configurations are only read for those.
+        What is long (verdicts, parts of the code) is only read for those, settings only where they tell recipes apart.
         """
         heads = self._all(select(*_MEASUREMENT_COLUMNS).join(Run, Run.key == Evaluation.run).where(Evaluation.finished))
-        chosen = newest([Measurement(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in heads])
-        packed: dict[tuple[str, str], bytes] = {}
-        for ids in _slices([m.evaluation_id for m in chosen]):
-            query = select(Run.run_id, Evaluation.evaluation_id, Evaluation.verdicts).join(Run, Run.key == Evaluation.run)
-            rows = self._all(query.where(Evaluation.evaluation_id.in_(ids)))
-            packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] or b"" for row in rows}
-        configs = self._configs({m.entry: m.run_id for m in chosen}.values())
-        return [_filled(m, packed.get((m.run_id, m.evaluation_id), b""), configs.get(m.run_id, {})) for m in chosen]
+        keys = {(row["run_id"], row["evaluation_id"]): row.pop("key") for row in heads}
+        chosen = newest([Measurement(**row) for row in heads])
+        places = [(keys[m.run_id, m.evaluation_id], m.evaluation_id) for m in chosen]
+        details = {(row["run"], row["evaluation_id"]): row for ids in _slices(places) for row in self._all(_details(ids))}
+        recipes = Counter((model, method) for model, method, _ in {m.entry for m in chosen})
+        configs = self._configs({m.entry: m.run_id for m in chosen if recipes[m.model, m.method] > 1}.values())
+        return [_filled(m, details[place], configs.get(m.run_id, {})) for m, place in zip(chosen, places, strict=True)]
 
     def parts(self, measurements: Iterable[Measurement], benchmark: str, tag: str | None = None) -> dict[Column, dict[str, str]]:
         """Columns that unfold a benchmark by its tags (or by one of them), each with the tag value of every task id."""
         asked = [m for m in measurements if m.benchmark == benchmark]
-        tags = self.tags({task for m in asked for task in m.verdicts})
+        tags = self.tags(set().union(*(m.verdicts for m in asked)))
         found: dict[Column, dict[str, str]] = {}
         for split in sorted({m.split for m in asked}):
-            tasks = {t for m in asked if m.split == split for t in m.verdicts}
+            tasks = set().union(*(m.verdicts for m in asked if m.split == split))
             for name in sorted({name for t in tasks for name in tags.get(t, {})} if tag is None else {tag}):
                 by_task = {t: str(tags[t][name]) for t in sorted(tasks) if name in tags.get(t, {})}
                 kinds = sorted(set(by_task.values()))
@@ -101,7 +104,8 @@ class Store:
         """Tags of tasks by id."""
         found: dict[str, Mapping[str, str]] = {}
         for ids in _slices(sorted(task_ids)):
-            found |= {row["task_id"]: row["tags"] for row in self._all(select(Task.task_id, Task.tags).where(Task.task_id.in_(ids)))}
+            query = select(Task.task_id, cast(Task.tags, Text).label("tags")).where(Task.task_id.in_(ids))
+            found |= {row["task_id"]: _parsed(row["tags"]) for row in self._all(query)}
         return found
 
     def state(self) -> str:
@@ -200,7 +204,9 @@ class Store:
 
     def _all(self, query: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(query)]
+            result = connection.execute(query)
+            names = [*result.keys()]
+            return [dict(zip(names, row, strict=True)) for row in result.all()]
 
 
 def _with_bounds(row: dict[str, Any]) -> dict[str, Any]:
@@ -232,9 +238,8 @@ _SCORE_COLUMNS = [
 ]
 
 _MEASUREMENT_COLUMNS = [
-    *(Run.run_id, Run.recipe, Evaluation.truncated, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
-    *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
-    *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
+    *(Evaluation.run.label("key"), Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
+    *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability, Evaluation.at),
 ]
 
 _HEADLINE = ("score", "low", "high", "coverage")
@@ -245,9 +250,22 @@ _EVALUATION_COLUMNS = [
 ]
 
 
-def _filled(m: Measurement, packed: bytes, config: Mapping[str, Any]) -> Measurement:
+def _details(places: Sequence[tuple[int, str]]) -> Select[*tuple[Any, ...]]:
+    columns = (Evaluation.run, Evaluation.evaluation_id, Evaluation.verdicts, Evaluation.truncated, Evaluation.comparability_parts)
+    return select(*columns).where(tuple_(Evaluation.run, Evaluation.evaluation_id).in_(places))
+
+
+def _filled(m: Measurement, row: Mapping[str, Any], config: Mapping[str, Any]) -> Measurement:
+    packed, cut, parts = row["verdicts"] or b"", row["truncated"].get("", 0.0), row["comparability_parts"]
     name = hashlib.blake2b(packed, digest_size=12).hexdigest()
-    return replace(m, verdicts=verdicts_of(packed), verdicts_hash=name, config=config)
+    return replace(m, verdicts=verdicts_of(packed), verdicts_hash=name, truncated=cut, code_parts=parts, config=config)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(tags: str) -> Mapping[str, str]:
+    """Tags of a task, which many tasks share; not to be altered."""
+    found: Mapping[str, str] = json.loads(tags)
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -256,7 +274,7 @@ def verdicts_of(packed: bytes) -> Verdicts:
     return unpack(packed or None)
 
 
-def _slices(ids: Iterable[str]) -> Iterator[list[str]]:
+def _slices(ids: Iterable[Item]) -> Iterator[list[Item]]:
     ordered = list(ids)
     for start in range(0, len(ordered), IN_CLAUSE):
         yield ordered[start : start + IN_CLAUSE]
