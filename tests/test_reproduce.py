@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from harness.cli.reproduce import Arm, Bench, Reproduction, _assigned, reproductions
+from harness.cli.reproduce import Arm, Bench, Reproduction, _assigned, _exceptions, reproductions
 from harness.cli.reproduced import Done, _chart, _spread, report
 from harness.cli.run import resolve
 from harness.cli.study import Plan
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.events import Kind, Recorder
 from harness.figures import Chart, Finding, Series, bars
 
@@ -163,10 +163,41 @@ def test_settings_go_to_runs_and_to_diagnoses_as_each_has_them() -> None:
     known = reproductions()
     both = ("learner.lr=0.1", "agent.max_turns=4", "samples=2")
     assert _assigned(both, known["table7"]) == (both[:2], both[1:])
-    assert _assigned(both, known["table1"]) == (both, ()) and _assigned(both, known["fig3"]) == (
-        (),
-        both,
-    )  # what is unknown is refused there
+    assert _assigned(both[:2], known["table1"]) == (both[:2], ()) and _assigned(both[1:], known["fig3"]) == ((), both[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("table1", "samples=2", "no run or diagnosis here has the setting 'samples'"),
+        ("fig3", "learner.lr=0.1", "no run or diagnosis here has the setting 'learner.lr'"),
+        ("table8", "algorithm.group.size=2", r"'algorithm\.group\.size'\. Did you mean 'algorithm\.group\.group_size'"),
+        ("table8", "algorithm", "expected KEY=VALUE"),
+    ],
+)
+def test_a_setting_that_nothing_here_has_is_refused(name: str, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        _assigned((text,), reproductions()[name])
+
+
+@pytest.mark.parametrize("name", ["table2", "table8"])
+def test_a_setting_that_only_some_trainers_have_goes_to_their_arms_and_the_report_says_so(name: str, tmp_path: Path) -> None:
+    chosen = reproductions()[name]
+    given = ("algorithm.group.group_size=2", "learner.lr=0.1")
+    bench = replace(BENCH, folder=tmp_path, assignments=_assigned(given, chosen)[0])
+    with_it = {arm.name for arm in chosen.arms if given[0] in bench._training(arm).settings}
+    without = {arm.name for arm in chosen.arms if arm.trainer == "sft"}
+    assert with_it == {arm.name for arm in chosen.arms} - without and without
+    assert all(given[1] in bench._training(arm).settings for arm in chosen.arms)
+    bench.check(chosen.arms)  # each arm's settings are those of a run
+    (said,) = _exceptions(bench.assignments, chosen)
+    assert said.startswith(f"`{given[0]}` holds for ") and said.endswith(f"; the trainer of {', '.join(without)} has no such setting.")
+
+
+def test_a_wrong_value_is_refused_before_the_first_run() -> None:
+    bench = replace(BENCH, assignments=("algorithm.group.group_size=many",))
+    with pytest.raises(UsageError, match="expected a whole number"):
+        bench.check(reproductions()["table8"].arms)
 
 
 def test_an_evaluation_has_the_judge_and_the_limits_of_the_runs_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from harness.events import Kind, current_events, read_blob
 from harness.tiny import model_dir
 from leaderboard.database import database_url, open_database
 from leaderboard.store import Store
-from leaderboard.web.sample import sample_page
+from leaderboard.web.sample import ratio_words, sample_page
 
 KINDS = (("plan", "null"), ("assistant-prefix", "null"), ("step", "null"), ("messages", "drop"), ("messages", "keep"))
 SMALL = {
@@ -80,7 +80,7 @@ def test_a_real_step_has_the_ratios_of_the_two_views(kind: str, injected: str, t
         earned = read_blob(folder, row["blob"])
         assert earned["ratios"] == pytest.approx((trained - seen).exp().tolist(), abs=1e-3)
         assert earned["advantages"] == pytest.approx([row["advantage"]] * row["tokens"], abs=1e-6)
-        assert shown(harness_home, row["attempt_id"]) == [(f"{a:+.2f}", f"{r:.3f}") for a, r in zip(*columns(earned), strict=True)]
+        assert shown(harness_home, row["attempt_id"]) == [(f"{a:+.2f}", ratio_words(r)) for a, r in zip(*columns(earned), strict=True)]
         assert (blob["contexts"] == blob["target"]) is (not row["guided"] or injected == "keep")
         if row["guided"]:
             guided.append((trained - seen).exp())
