@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,7 @@ class WithdrawnJudge(FailingJudge):
         return await super().score(question, gold, answer)
 
 
-def test_a_judge_that_refuses_the_key_in_the_middle_ends_the_run_saved_too(tmp_path: Path) -> None:
+def test_a_judge_that_refuses_the_key_in_the_middle_ends_the_run_saved_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     calm = Bench(tmp_path / "calm")
     end = calm.run(steps=3)
     stopped = Bench(tmp_path / "b", judge=WithdrawnJudge(12 + 5))  # a whole step, and a part of the second
@@ -193,6 +194,8 @@ def test_a_judge_that_refuses_the_key_in_the_middle_ends_the_run_saved_too(tmp_p
         HarnessError, match=r"step 2: the judge serves no request: HTTP 401\. The run is saved as it stood before that step"
     ):
         stopped.run(steps=3)
+    gc.collect()
+    assert not caplog.records, "attempts ran on behind the failed one, and failed unobserved"
     assert stopped.saved == [1] and {j["value"] for j in stopped.log.of(Kind.JUDGEMENT)} == {0.0, 1.0}
     found = stopped.checkpoints.latest()
     assert found is not None
