@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, ScriptedServer, Step, completion
+from judge_server import JudgeServer, ScriptedServer, Server, Step, completion
 from published_sets import PUBLISHED, write_jsonl
 from starlette.testclient import TestClient
 from stub_endpoint import StubEndpoint
@@ -164,6 +165,37 @@ def test_a_server_that_fails_everything_stops_the_evaluation_and_the_same_comman
     with StubEndpoint(answers=ANSWERS) as stub:
         evaluate(stub, out)
     assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_a_server_that_lists_its_model_and_answers_nothing_ends_the_evaluation_within_its_stated_patience(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    with StubEndpoint(answers=ANSWERS, faults={"500": 1.0}) as stub:
+        assert run_command(cli, arguments(stub, tmp_path / "run")) == 1
+        url = stub.url
+    assert time.monotonic() - began < 30
+    assert f"the endpoint {url} lists its models and answers no request: HTTP 500" in capsys.readouterr().err
+    assert not recorded(tmp_path / "run"), "nothing was attempted, so nothing has to be tried again"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "serves no request: HTTP 401"), (404, "serves no request: HTTP 404"), (400, "attempts of the last samples met an outage")],
+)
+def test_a_server_that_refuses_everything_ends_the_evaluation_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int, words: str
+) -> None:
+    def answer(path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Step:
+        return Step(content={"data": [{"id": "m"}]}) if path.endswith("/models") else Step(status=status, content={"error": "not that"})
+
+    began = time.monotonic()
+    with Server(answer) as server:
+        command = ["eval", "--model", server.url, "--benchmarks", "miniweb", "--limit", "100", "--out", str(tmp_path / "run")]
+        assert run_command(cli, command) == 1
+    said = capsys.readouterr().err
+    assert words in said and "not that" in said and time.monotonic() - began < 30
+    assert len(recorded(tmp_path / "run")) < 100
 
 
 def test_another_model_or_another_context_at_the_url_is_refused_and_a_named_one_may_be_named_later(
