@@ -133,6 +133,7 @@ class _Stepper:
         except HarnessError as error:  # a judge's key was withdrawn, say: no other attempt would fare better
             raise HarnessError(f"step {state.step + 1}: {error}. {await self._save(state)}") from error
         await self._stop_at_outage(state, groups)
+        self._refuse_stale(groups)
         rolled = time.perf_counter()
         samples, objective = phase.algorithm.credit(groups), phase.algorithm.objective()
         mismatch = await self._mismatch(groups)
@@ -179,6 +180,17 @@ class _Stepper:
         if words is None:
             return
         raise OutageError(f"{words}; nothing was trained on them. {await self._save(state)}")
+
+    def _refuse_stale(self, groups: Sequence[Group]) -> None:
+        """Every span must be of the weights that the last sync brought; those of an engine that fell behind would be trained as fresh."""
+        drawn = [m.attempt for g in groups for m in (*g.members, *g.discarded)]
+        stale = {a.id: z.version for a in drawn for z in a.trajectory.spans if z.version != self._run.learner.version}
+        if stale:
+            attempt, version = next(iter(stale.items()))
+            raise HarnessError(
+                f"{len(stale)} of {len(drawn)} attempts hold tokens of other weights than the {self._run.learner.version} updates made: "
+                f"{attempt} has some of update {version}; the engine did not take up a sync"
+            )
 
     async def _save(self, state: RunState) -> str:
         """Make a checkpoint of the state that the last whole step left, unless there is one; says how to go on."""
