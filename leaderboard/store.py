@@ -38,6 +38,7 @@ from leaderboard.schema import (
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
+from leaderboard.unfinished import judged
 
 MOST_COUNTED = 5_000  # beyond it a list says "more than", because an exact count would read every row
 IN_CLAUSE = 500  # ids in one SQL list
@@ -185,7 +186,12 @@ class Store:
             .where(Evaluation.run == run)
             .order_by(Evaluation.step, Evaluation.at)
         )
-        return [EvaluationInfo(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in self._all(query)]
+        rows = self._all(query)
+        with self._engine.connect() as connection:
+            so_far = {row["evaluation_id"]: judged(connection, run, row["evaluation_id"]) for row in rows if not row["finished"]}
+        return [
+            EvaluationInfo(**row | {"truncated": row["truncated"].get("", 0.0), "judged": so_far.get(row["evaluation_id"])}) for row in rows
+        ]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""
