@@ -153,7 +153,7 @@ def test_a_diagnosis_is_told_as_its_curves_over_all_seeds_and_its_words(tmp_path
         folders.append(tmp_path / f"d{seed}")
     said = read(Reproduction(title="f", diagnoses=("prefix-pass",), finding="barriers"), {}, {"prefix-pass": folders})
     assert "| turn | pass |\n" in said and "| 1 | 2.00 (1.00 to 3.00) |" in said and "| 2 | 0.50 |" in said
-    assert "- said 0" in said and "said 1" not in said and "Plot: d0/diagnostics/prefix-pass.png" in said
+    assert "- said 0" in said and "said 1" not in said and "Plot: $HARNESS_HOME/studies/shared/d0/diagnostics/prefix-pass.png" in said
     assert said.endswith("The paper's finding: barriers")
 
 
