@@ -3,6 +3,9 @@
 Every recorded attempt of an evaluation is judged from its record alone: status, question, gold, extracted answer. Then each evaluation is
 closed again under the new judge's name and code, which is what the board shows. Attempts that this judge has judged already are not paid
 for twice. Training attempts keep the rewards that they were trained with.
+
+Nothing is appended before the judge has been asked about every attempt, so that no score is ever half of one judge and half of another. A
+judge that goes down is waited for and then ends the regrading; its verdicts until then are in its cache, and are not asked for again.
 """
 
 from __future__ import annotations
@@ -10,17 +13,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.comparability import Comparability, short_hash
 from benchmarks.departures import judged_by
+from benchmarks.evaluate import first_of
 from harness.errors import HarnessError, OutageError
 from harness.events import Kind, current_events
 from harness.metrics import bounds
 from harness.records import judgement_record, question_and_gold
 from harness.types import Score, ScoreStatus, Status
-from judges.attempts import Log
+from judges.attempts import Log, OutageConfig, OutageWatch, judged_patiently, lost_to_outage
 from judges.base import Judge, score_answer
 
 IN_FLIGHT = 32
@@ -56,24 +61,44 @@ def closed_before(run_dir: Path) -> bool:
 
 
 async def regrade(
-    run_dir: Path, judge: Judge, log: Log, progress: Callable[[int, int], None] = lambda finished, total: None
+    run_dir: Path,
+    judge: Judge,
+    log: Log,
+    progress: Callable[[int, int], None] = lambda finished, total: None,
+    *,
+    outages: OutageConfig | None = None,
+    notice: Callable[[str], None] = lambda words: None,
 ) -> list[Regraded]:
-    """Judge every evaluated attempt of a run with ``judge``. Raises ``HarnessError`` if no evaluation of the run was finished."""
+    """Judge every evaluated attempt of a run with ``judge``; ``notice`` is told when it is down and will be asked again.
+
+    Raises ``HarnessError`` if no evaluation of the run was finished or the judge refuses to serve, ``OutageError`` where it went down and
+    stayed down for longer than ``outages`` allows; the log is then as it was.
+    """
     record = _read(run_dir)
     if not record.finished:
         raise HarnessError(f"{run_dir} holds no finished evaluation; there is nothing to judge again (harness eval finishes one)")
     todo = [a for a in record.attempts.values() if record.judged_by(a["attempt_id"], judge.name) is None]
-    room = asyncio.Semaphore(IN_FLIGHT)
+    config = outages or OutageConfig(retries=0)
+    watch = OutageWatch(config=config, saved="The run keeps the scores that it had, and the judge's cache the verdicts until now")
     scores: dict[str, Score] = {}
+    left = iter(todo)
 
-    async def one(attempt: Mapping[str, Any]) -> None:
-        question, gold = question_and_gold(attempt)
-        async with room:
-            score = await score_answer(judge, Status(attempt["status"]), question, gold, attempt["answer"], attempt["detail"])
-        scores[attempt["attempt_id"]] = score
-        progress(len(scores), len(todo))
+    async def work() -> None:
+        for attempt in left:  # one iterator for all workers
+            question, gold = question_and_gold(attempt)
+            status, answer, detail = Status(attempt["status"]), attempt["answer"], attempt["detail"]
+            ask = partial(score_answer, judge, status, question, gold, answer, detail)
+            score = scores[attempt["attempt_id"]] = await judged_patiently(ask, config, notice)
+            watch.saw(lost_to_outage(Status.ANSWERED, score))  # what the agent lost long ago is no outage of now
+            progress(len(scores), len(todo))
 
-    await asyncio.gather(*map(one, todo))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(IN_FLIGHT, len(todo))):
+                group.create_task(work())
+    except ExceptionGroup as errors:
+        raise first_of(errors) from errors
+    watch.check()
     _refuse_dead_judge(scores.values())
     for attempt_id, score in scores.items():
         log.record(Kind.JUDGEMENT, judgement_record(attempt_id, judge.name, score))
@@ -87,7 +112,10 @@ def _refuse_dead_judge(scores: Collection[Score]) -> None:
         s for s in scores if s.status in (ScoreStatus.TRANSPORT_ERROR, ScoreStatus.PARSE_ERROR, ScoreStatus.REFUSED) or s.layer == "llm"
     ]
     if asked and all(s.status is ScoreStatus.TRANSPORT_ERROR for s in asked):
-        raise OutageError(f"the judge answered none of {len(asked)} requests ({asked[0].detail}); nothing was recorded")
+        raise OutageError(
+            f"the judge answered none of {len(asked)} requests ({asked[0].detail}); nothing was recorded: mend it, "
+            "then give the same command again"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,21 @@ class WriterLock:
         os.close(self._fd)
 
 
+def locked(path: Path) -> bool:
+    """Whether a writer holds the lock at ``path`` now. Writes nothing."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 class Appender:
     """``folder/<writer>-<n>.<suffix>``, n growing by one whenever a file would pass ``limit`` bytes.
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from harness.appendfile import Appender, WriterLock
+from harness.appendfile import Appender, WriterLock, locked
 from harness.blobs import HEADER, decode_frame, encode_frame
 from harness.errors import RunLogError
 
@@ -138,6 +138,11 @@ class Recorder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def being_written(run_dir: Path) -> bool:
+    """Whether a process is at work on a run: it holds the lock of the run's own writer, and loses it however it dies."""
+    return locked(run_dir / "events" / "main.lock")
 
 
 def read_events(run_dir: Path, after: Cursor | None = None) -> Iterator[tuple[Cursor, Event]]:

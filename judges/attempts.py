@@ -39,8 +39,8 @@ class OutageConfig(Section):
     pause: float = operational(10.0, ge=0)
     """Seconds before the first retry; each further pause is twice as long."""
     tolerate: float = operational(0.25, ge=0, le=1)
-    """Share of the attempts of a training step, or of the last 32 samples of an evaluation, that an outage may leave unscored after all
-    retries; beyond it the run saves itself and stops."""
+    """Share of the attempts of a training step, or of the last 32 samples of an evaluation (or a regrading), that an outage may leave
+    unscored after all retries; beyond it the run saves itself and stops."""
 
 
 class Log(Protocol):
@@ -85,7 +85,7 @@ class Sampler:
                     budget=self.budget,
                 )
 
-            attempt = await self._patiently(episode, lambda a: a.detail if a.status is Status.TOOL_OUTAGE else None)
+            attempt = await patiently(episode, lambda a: a.detail if a.status is Status.TOOL_OUTAGE else None, self.outages, self.notice)
             seconds = time.perf_counter() - began
         blob = None
         if self.chat is not None:  # an endpoint's turns are text, and the event holds all of it
@@ -96,22 +96,28 @@ class Sampler:
 
     async def judged(self, attempt: Attempt) -> Score:
         """Judge and record the judgement."""
-        score = await self._patiently(
-            lambda: score_attempt(self.judge, attempt), lambda s: s.detail if s.status is ScoreStatus.TRANSPORT_ERROR else None
-        )
+        score = await judged_patiently(lambda: score_attempt(self.judge, attempt), self.outages, self.notice)
         self.log.record(Kind.JUDGEMENT, judgement_record(attempt.id, self.judge.name, score))
         return score
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]], outage: Callable[[T], str | None]) -> T:
-        """Call until ``outage`` finds none, as often and with such pauses as are set; the last result stands, whatever it is."""
-        for number in range(self.outages.retries):
-            result = await call()
-            if (why := outage(result)) is None:
-                return result
-            pause = self.outages.pause * 2**number
-            self.notice(f"outage: {why or 'a back end is down'}; trying again in {pause:g} s")
-            await asyncio.sleep(pause)
-        return await call()
+
+async def judged_patiently(ask: Callable[[], Awaitable[Score]], config: OutageConfig, notice: Callable[[str], None]) -> Score:
+    """A judge's score, asked for again while the judge is down."""
+    return await patiently(ask, lambda score: score.detail if score.status is ScoreStatus.TRANSPORT_ERROR else None, config, notice)
+
+
+async def patiently(
+    call: Callable[[], Awaitable[T]], outage: Callable[[T], str | None], config: OutageConfig, notice: Callable[[str], None]
+) -> T:
+    """Call until ``outage`` finds none, as often and with such pauses as are set; the last result stands, whatever it is."""
+    for number in range(config.retries):
+        result = await call()
+        if (why := outage(result)) is None:
+            return result
+        pause = config.pause * 2**number
+        notice(f"outage: {why or 'a back end is down'}; trying again in {pause:g} s")
+        await asyncio.sleep(pause)
+    return await call()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +125,8 @@ class OutageWatch:
     """Ends an evaluation where an outage takes too many of the last ``WINDOW`` finished samples, or of all where there are fewer."""
 
     config: OutageConfig
+    saved: str = "Everything that was finished is saved"
+    """What the one who is told of the stop need not fear for."""
     _recent: deque[str | None] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def saw(self, lost: str | None) -> None:
@@ -132,7 +140,7 @@ class OutageWatch:
         words = too_much_lost([why for why in self._recent if why is not None], len(self._recent), "the last samples", self.config)
         if words:
             raise OutageError(
-                f"{words}. Everything that was finished is saved: mend what is down, then give the same command again "
+                f"{words}. {self.saved}: mend what is down, then give the same command again "
                 "(to `harness run` add --resume), or accept such losses with --set outage.tolerate=1"
             )
 

@@ -19,6 +19,19 @@ def save_calibration(home: Path, report: Mapping[str, Any]) -> Path:
     return path
 
 
+def calibrate_command(judge: str) -> str:
+    """What checks the judge of that name, as it stands in results: ``exact``, ``exact-closed``, ``llm:MODEL@HASH``.
+
+    >>> calibrate_command("exact-closed")
+    'harness judge calibrate --judge exact --closed'
+    """
+    kind, of_a_model, rest = judge.partition(":")
+    if of_a_model:
+        return f"harness judge calibrate --judge '{kind}:URL#{rest.rpartition('@')[0] or rest}'"
+    named = judge.removesuffix("-closed")
+    return f"harness judge calibrate --judge {named}" + (" --closed" if named != judge else "")
+
+
 def read_calibrations(home: Path | None) -> dict[str, Mapping[str, Any]]:
     """Reports by judge; a file that is none is passed over."""
     found: dict[str, Mapping[str, Any]] = {}

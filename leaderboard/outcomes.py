@@ -31,7 +31,7 @@ def outcomes(connection: Connection, run: int, evaluation_id: str) -> dict[str, 
     """Attempts of an evaluation by outcome."""
     query = (
         select(Attempt.status, Judgement.status, Judgement.value, func.count())
-        .join(Judgement, _CURRENT, isouter=True)
+        .join(Judgement, CURRENT, isouter=True)
         .where(Attempt.run == run, Attempt.evaluation_id == evaluation_id)
         .group_by(Attempt.status, Judgement.status, Judgement.value)
     )
@@ -47,7 +47,7 @@ def truncated(connection: Connection, run: int, evaluation_id: str) -> dict[str,
     cut = (
         select(Task.tags)
         .select_from(Attempt)
-        .join(Judgement, _CURRENT)
+        .join(Judgement, CURRENT)
         .join(Task, Task.key == Attempt.task)
         .where(*mine, Attempt.status == "truncated", Judgement.value == 0)
     )
@@ -57,7 +57,8 @@ def truncated(connection: Connection, run: int, evaluation_id: str) -> dict[str,
     return {part: count / attempts for part, count in sorted(found.items())}
 
 
-_CURRENT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
+CURRENT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
+"""Joins an attempt with the judgement that counts."""
 
 
 def bounds(score: float, coverage: float, truncated: float = 0.0) -> tuple[float, float]:

@@ -67,6 +67,7 @@ class EvaluationInfo:
     coverage: float | None  # share of the questions with a verdict
     truncated: float  # questions whose answers were cut off and count as wrong
     code_parts: Mapping[str, Any] | None  # what the comparability code hashes, and in words what departs from the published benchmark
+    judged: int | None  # questions with a verdict so far; None once it is finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

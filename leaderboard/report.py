@@ -15,12 +15,18 @@ CELL, GAP = 24, 2  # characters: the narrowest cell, and between columns
 NO_BREAK = "\N{NO-BREAK SPACE}"  # the pages' words keep "p < 0.001" together; a terminal's search should find it
 
 
-def print_board(board: Board) -> None:
-    """Print the board; an empty one says which command fills it."""
+def print_board(board: Board, below: Sequence[str] = ()) -> None:
+    """Print the board and the lines ``below`` it; an empty one says which command fills it."""
     console = Console(soft_wrap=False)
-    if not board.entries:
+    if board.entries:
+        _print_entries(console, board)
+    else:
         console.print(EMPTY, markup=False, highlight=False)
-        return
+    for line in below:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_entries(console: Console, board: Board) -> None:
     name = max(_name(entry).cell_len for entry in board.entries) + GAP
     at_once = max(1, (console.width - name) // (CELL + GAP))  # a column that does not fit would be left out in silence
     for first in range(0, len(board.columns), at_once):

@@ -35,6 +35,7 @@ from leaderboard.schema import (
 from leaderboard.scoring import HEADLINE, MOST_VALUES_OF_A_TAG, unpack
 from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
+from leaderboard.unfinished import judged
 
 IN_CLAUSE = 500  # ids in one SQL list
 
@@ -176,10 +177,12 @@ class Store:
         """Evaluations of a run in the order of steps."""
         scores, unscored = self._headlines([run]), dict.fromkeys(_HEADLINE)
         rows = self._all(select(*_EVALUATION_COLUMNS).where(Evaluation.run == run).order_by(Evaluation.step, Evaluation.at))
-        return [
-            EvaluationInfo(**row | scores.get((run, row["evaluation_id"]), unscored) | {"truncated": row["truncated"].get("", 0.0)})
-            for row in rows
-        ]
+        with self._engine.connect() as connection:
+            so_far = {row["evaluation_id"]: judged(connection, run, row["evaluation_id"]) for row in rows if not row["finished"]}
+        for row in rows:
+            row |= scores.get((run, row["evaluation_id"]), unscored)
+            row |= {"truncated": row["truncated"].get("", 0.0), "judged": so_far.get(row["evaluation_id"])}
+        return [EvaluationInfo(**row) for row in rows]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""

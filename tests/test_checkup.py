@@ -162,6 +162,15 @@ def test_the_exit_code_says_whether_training_would_be_corrupted(tmp_path: Path, 
     assert code == 1 and rows["prefix over turns"]["verdict"] == "error"
 
 
+def test_a_template_that_cannot_be_used_ends_in_words_also_where_the_weights_would_be_examined(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = run_doctor(capsys, "--model", str(model_with("{{ nonsense() }}", tmp_path / "broken")), "--format", "json")
+    first, *others = json.loads(out)
+    assert code == 1 and (first["name"], first["verdict"]) == ("template", "error") and "'nonsense' is undefined" in first["found"]
+    assert [row["verdict"] for row in others] == ["skipped"] * 3 and "mend the template" in others[0]["remedy"]
+
+
 def test_plain_lines_say_what_goes_wrong_in_training_and_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = model_with("<|endoftext|><|endoftext|>" + PLAIN, tmp_path / "broken")
     settings = json.loads((broken / "tokenizer_config.json").read_text())

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import JudgeServer, ScriptedServer, Step, completion
+from judge_server import JudgeServer, ScriptedServer, Server, Step, completion
 from published_sets import PUBLISHED, write_jsonl
 from starlette.testclient import TestClient
 from stub_endpoint import StubEndpoint
@@ -66,6 +67,17 @@ def events(folder: Path, kind: Kind) -> list[Event]:
 def scores(folder: Path) -> Scores:
     task_of = {e.data["attempt_id"]: e.data["task_id"] for e in events(folder, Kind.ATTEMPT)}
     return {task_of[e.data["attempt_id"]]: e.data["value"] for e in events(folder, Kind.JUDGEMENT)}
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    """What ``leaderboard show`` prints."""
+    capsys.readouterr()
+    assert run_command(cli, ["leaderboard", "show"]) == 0
+    return capsys.readouterr().out
+
+
+def board_pages() -> TestClient:
+    return TestClient(create_app(Site(engine=open_database(default_url(home())))), base_url="http://127.0.0.1")
 
 
 def finished(folder: Path) -> list[dict[str, Any]]:
@@ -128,8 +140,7 @@ def test_a_part_of_a_published_set_over_a_corpus_is_shown_with_coverage_and_boun
     assert run_command(cli, ["leaderboard", "show"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert caveat in shown and "coverage 67%" in shown and "between 33.3% and 66.7%" in shown
-    engine = open_database(default_url(home()))
-    page = TestClient(create_app(Site(engine=engine)), base_url="http://127.0.0.1").get("/runs/run").text
+    page = board_pages().get("/runs/run").text
     assert caveat in page and ">67%<" in page and ">33.3 to 66.7<" in page
 
 
@@ -164,6 +175,61 @@ def test_a_server_that_fails_everything_stops_the_evaluation_and_the_same_comman
     with StubEndpoint(answers=ANSWERS) as stub:
         evaluate(stub, out)
     assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_a_server_that_lists_its_model_and_answers_nothing_ends_the_evaluation_within_its_stated_patience(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    with StubEndpoint(answers=ANSWERS, faults={"500": 1.0}) as stub:
+        assert run_command(cli, arguments(stub, tmp_path / "run")) == 1
+        url = stub.url
+    assert time.monotonic() - began < 30
+    assert f"the endpoint {url} lists its models and answers no request: HTTP 500" in capsys.readouterr().err
+    assert not recorded(tmp_path / "run"), "nothing was attempted, so nothing has to be tried again"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "serves no request: HTTP 401"), (404, "serves no request: HTTP 404"), (400, "attempts of the last samples met an outage")],
+)
+def test_a_server_that_refuses_everything_ends_the_evaluation_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int, words: str
+) -> None:
+    def answer(path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Step:
+        return Step(content={"data": [{"id": "m"}]}) if path.endswith("/models") else Step(status=status, content={"error": "not that"})
+
+    began = time.monotonic()
+    with Server(answer) as server:
+        command = ["eval", "--model", server.url, "--benchmarks", "miniweb", "--limit", "100", "--out", str(tmp_path / "run")]
+        assert run_command(cli, command) == 1
+    said = capsys.readouterr().err
+    assert words in said and "not that" in said and time.monotonic() - began < 30
+    assert len(recorded(tmp_path / "run")) < 100
+
+
+def test_without_a_folder_the_same_command_continues_what_was_stopped_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(stub: StubEndpoint, *more: str) -> list[str]:
+        return ["eval", "--model", stub.url, "--benchmarks", "miniweb", "--limit", "4", "--set", "endpoint.retries=0", *more]
+
+    def folders() -> list[Path]:
+        return sorted((home() / "runs").iterdir())
+
+    with StubEndpoint(answers=ANSWERS, faults={"500": 0.5}, seed=2) as stub:
+        assert run_command(cli, command(stub)) == 1
+        (stopped,) = folders()
+        kept = sum(value is not None for value in scores(stopped).values())
+        time.sleep(1.1)  # folders are named by the second
+        assert run_command(cli, command(stub, "--seed", "1", "--set", "outage.tolerate=1")) == 0
+        assert len(folders()) == 2, "other settings are another evaluation"
+        asked = stub.stats()["requests"]
+        capsys.readouterr()
+        assert run_command(cli, command(stub, "--set", "outage.tolerate=1")) == 0
+        assert f"Continuing {stopped}, which was stopped before its end" in capsys.readouterr().err
+        assert len(folders()) == 2 and stub.stats()["requests"] - asked == 4 - kept
+        time.sleep(1.1)
+        assert run_command(cli, command(stub, "--set", "outage.tolerate=1")) == 0
+        assert len(folders()) == 3, "a finished one is left alone"
 
 
 def test_another_model_or_another_context_at_the_url_is_refused_and_a_named_one_may_be_named_later(
@@ -233,6 +299,7 @@ def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_comm
         with JudgeServer(lambda case: None) as judge:
             assert run_command(cli, arguments(stub, out, "--judge", f"llm:{judge.url}", *patient)) == 1
         assert "met an outage that outlasted all retries" in capsys.readouterr().err
+        assert "stub base on miniweb test stopped, 6 of 12 questions judged (" in shown(capsys)
         answered = stub.stats()["answered"]
         with JudgeServer(lambda case: "incorrect") as judge:
             evaluate(stub, out, "--judge", f"llm:{judge.url}", *patient)
@@ -240,19 +307,26 @@ def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_comm
     assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
 
 
-def test_a_killed_evaluation_loses_and_repeats_no_sample(tmp_path: Path) -> None:
+def test_a_killed_evaluation_is_told_of_and_loses_and_repeats_no_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     with StubEndpoint(answers=ANSWERS, search=True, latency=0.3) as stub:
         command = [str(HARNESS), *arguments(stub, folder, "--set", "endpoint.concurrency=2")]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ.copy())
         while process.poll() is None and len(recorded(folder)) < 3:
             time.sleep(0.05)
+        assert " is running, " in shown(capsys), "a run at work is not called stopped"
         process.send_signal(signal.SIGKILL)
         process.wait()
         before = recorded(folder)
+        said = shown(capsys)
+        assert f"run: stub base on miniweb test stopped, {len(before)} of 12 questions judged; continue it with" in said
+        assert f"--out {folder}" in said and "[" not in said, "a stopped evaluation has no score on the board"
+        page = board_pages().get("/runs/run").text
+        assert f"{len(before) / 12:.0%} so far" in page and ">not finished<" in page
         assert 3 <= len(before) < 12, "the kill came too early or too late to show anything"
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "Not finished" not in shown(capsys) and "stopped" not in board_pages().get("/runs/run").text
     assert recorded(folder)[: len(before)] == before
     assert sorted(Counter(recorded(folder)).values()) == [1] * 12
     assert scores(folder) == {task.id: float(task.question in ANSWERS) for task in TASKS}

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from judge_server import JudgeServer
+from judge_server import JudgeServer, ScriptedServer, Step, completion
 
 from benchmarks.comparability import Comparability
 from benchmarks.regrade import WRITER, Regraded, regrade
 from harness.cli.judge import judge as judge_command
 from harness.cli.leaderboard import leaderboard
+from harness.cli.main import cli, run_command
 from harness.cli.regrade import regrade as command
 from harness.errors import HarnessError, OutageError
 from harness.events import Kind, Recorder, current_events
 from harness.records import attempt_record, judgement_record
 from harness.types import Attempt, Purpose, Score, ScoreStatus, Status, Task, Trajectory
+from judges.attempts import OutageConfig
 
 EVALUATION = "run-1/gaia/test"
 PARTS = Comparability(parts={"data": "d1", "judge": "exact", "limits": "l1"})
@@ -33,24 +35,26 @@ ANSWERS: Mapping[str, tuple[str | None, Status]] = {
 }
 
 
-def write_run(folder: Path, finished: bool = True) -> Path:
-    """A run of five questions on a sealed set, as ``exact`` judged it: one right, two undecided, one truncated, one outage."""
-    head = {"evaluation_id": EVALUATION, "benchmark": "gaia", "split": "test", "step": 0, "n": len(ANSWERS), "judge": "exact", "seed": 0}
+def write_run(folder: Path, finished: bool = True, answers: Mapping[str, tuple[str | None, Status]] = ANSWERS) -> Path:
+    """A run of questions on a sealed set, as ``exact`` judged it; by default one right, two undecided, one truncated, one outage."""
+    head = {"evaluation_id": EVALUATION, "benchmark": "gaia", "split": "test", "step": 0, "n": len(answers), "judge": "exact", "seed": 0}
     head |= {"model": "m", "method": "base", "comparability": PARTS.code, "comparability_parts": dict(PARTS.parts)}
     who = {"run_id": folder.name, "command": "eval", "model": "m", "method": "base", "seed": 0, "config": {"model": "m"}, "error": None}
     scores = {
-        "same": Score(value=1.0, status=ScoreStatus.JUDGED, layer="exact:alias"),
         "cut": Score(value=0.0, status=ScoreStatus.JUDGED, layer="no-answer"),
         "down": Score(value=None, status=ScoreStatus.OUTAGE, layer="episode", detail="503"),
     }
+    right = Score(value=1.0, status=ScoreStatus.JUDGED, layer="exact:alias")
     undecided = Score(value=None, status=ScoreStatus.UNDECIDED, layer="exact:no-match")
     with Recorder(folder) as log:
         log.record(Kind.RUN, {**who, "phase": "started", "provenance": {}, "parent": None})
         log.record(Kind.EVALUATION, {"phase": "started", **head})
-        for name, (answer, status) in ANSWERS.items():
+        for name, (answer, status) in answers.items():
             attempt = attempt_of(name, answer, status)
             log.record(Kind.ATTEMPT, attempt_record(attempt, seconds=0.0, evaluation_id=EVALUATION))
-            log.record(Kind.JUDGEMENT, judgement_record(attempt.id, "exact", scores.get(name, undecided)))
+            log.record(
+                Kind.JUDGEMENT, judgement_record(attempt.id, "exact", scores.get(name, right if answer == "Ann Person" else undecided))
+            )
         if finished:
             log.record(Kind.EVALUATION, {"phase": "finished", **head})
             log.record(Kind.RUN, {**who, "phase": "finished", "provenance": {}, "parent": None})
@@ -80,9 +84,9 @@ class Counting:
         return Score(value=float("Ann" in answer), status=ScoreStatus.JUDGED, layer="llm")
 
 
-def again(folder: Path, judge: Counting) -> Regraded:
+def again(folder: Path, judge: Counting, outages: OutageConfig | None = None) -> Regraded:
     with Recorder(folder, writer=WRITER) as log:
-        (found,) = asyncio.run(regrade(folder, judge, log))
+        (found,) = asyncio.run(regrade(folder, judge, log, outages=outages))
     return found
 
 
@@ -121,8 +125,16 @@ def test_a_second_regrade_pays_only_for_what_has_no_verdict_yet(tmp_path: Path) 
 def test_a_judge_that_is_down_takes_no_verdict_away(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run-1")
     events = len(list(current_events(folder)))
-    with pytest.raises(OutageError, match="answered none of 3 requests"):
+    with pytest.raises(OutageError, match=r"3 of 5 attempts .* The run keeps the scores that it had, .* give the same command again"):
         again(folder, Counting(down=True))
+    assert len(list(current_events(folder))) == events
+
+
+def test_a_judge_that_is_down_for_the_few_answers_it_is_asked_for_takes_no_verdict_away_either(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run-1")
+    events = len(list(current_events(folder)))
+    with pytest.raises(OutageError, match="answered none of 3 requests"):
+        again(folder, Counting(down=True), OutageConfig(retries=0, tolerate=0.9))
     assert len(list(current_events(folder))) == events
 
 
@@ -156,6 +168,65 @@ def test_the_command_judges_over_http_and_the_board_shows_the_new_judge(harness_
         assert row["outcomes"] == {"right": 1, "undecided": 2, "truncated": 1, "tool_outage": 1}
         CliRunner().invoke(command, ["run-1", "--judge", f"llm:{server.url}"], catch_exceptions=False)
         assert len(server.cases) == 2 and shown()[0]["coverage"] == 0.8
+
+
+MANY: Mapping[str, tuple[str | None, Status]] = {
+    f"q{n:02}": (f"Ann P. of {n}" if n % 10 else "Ann Person", Status.ANSWERED) for n in range(60)
+}
+"""Six that ``exact`` decides, 54 that a model has to look at."""
+SOON = ("--set", "outage.retries=1", "--set", "outage.pause=0.01")
+
+
+def run_regrade(*arguments: str) -> int:
+    return run_command(cli, ["regrade", "run-1", *arguments])
+
+
+def test_a_judge_that_goes_down_in_the_middle_is_asked_again_then_stops_the_command_which_later_asks_only_for_the_rest(
+    harness_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(harness_home / "runs" / "run-1", answers=MANY)
+    before = [*current_events(folder)]
+    with JudgeServer(accept_ann) as server:
+        server.verdict = lambda case: accept_ann(case) if case in server.cases[:20] else None
+        assert run_regrade("--judge", f"llm:{server.url}", *SOON) == 1
+        paid = 20
+        said = capsys.readouterr().err
+        assert "outage: HTTP 400" in said and "trying again in 0.01 s" in said
+        assert "attempts of the last samples met an outage that outlasted all retries" in said
+        assert "The run keeps the scores that it had" in said and "give the same command again" in said and "Traceback" not in said
+        assert [*current_events(folder)] == before
+        (row,) = shown()
+        assert (row["judge"], row["coverage"]) == ("exact", 0.1)
+        asked = len(server.cases)
+        server.verdict = accept_ann
+        assert run_regrade("--judge", f"llm:{server.url}", *SOON) == 0
+        assert len(server.cases) - asked == 54 - paid, "a verdict that was there was asked for again"
+    (row,) = shown()
+    assert row["judge"].startswith("exact+llm:made-up-judge@") and (row["score"], row["coverage"]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("retries", "code"), [(0, 1), (1, 0)])
+def test_as_many_retries_as_are_set_bridge_an_outage_of_the_judge(harness_home: Path, retries: int, code: int) -> None:
+    write_run(harness_home / "runs" / "run-1", answers={"q": ("Annie P.", Status.ANSWERED)})
+    with JudgeServer(lambda case: "correct" if len(server.cases) > 2 else None) as server:
+        assert run_regrade("--judge", f"llm:{server.url}", "--set", f"outage.retries={retries}", "--set", "outage.pause=0") == code
+        assert len(server.cases) == 2 + retries  # a refused request is sent twice: with the form of the reply and without
+
+
+@pytest.mark.parametrize(("tolerate", "code"), [(0.25, 1), (0.5, 0)])
+def test_a_regrading_loses_no_larger_share_to_an_outage_than_is_tolerated(harness_home: Path, tolerate: float, code: int) -> None:
+    write_run(harness_home / "runs" / "run-1", answers=dict([*MANY.items()][:10]))
+    with JudgeServer(lambda case: None if int(case["answer"].split()[-1]) < 5 else "correct") as server:
+        more = ("--set", f"outage.tolerate={tolerate}", "--set", "outage.retries=0")
+        assert run_regrade("--judge", f"llm:{server.url}", *more) == code
+    assert shown()[0]["coverage"] == (0.6 if code == 0 else 0.1)
+
+
+def test_a_key_that_is_withdrawn_ends_a_regrading_at_once(harness_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(harness_home / "runs" / "run-1", answers=MANY)
+    with ScriptedServer(completion("correct"), Step(status=401)) as server:
+        assert run_regrade("--judge", f"llm:{server.url}#m") == 1
+    assert f"the judge {server.url} serves no request: HTTP 401" in capsys.readouterr().err
 
 
 def test_calibrate_measures_a_judging_model_by_kind_and_says_which_layer_decided(tmp_path: Path) -> None:

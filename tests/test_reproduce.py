@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from harness.cli.reproduce import Arm, Bench, Reproduction, _assigned, reproductions
+from harness.cli.reproduce import Arm, Bench, Reproduction, _assigned, _exceptions, reproductions
 from harness.cli.reproduced import Done, _chart, _spread, report
 from harness.cli.run import resolve
 from harness.cli.study import Plan
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.events import Kind, Recorder
 from harness.figures import Chart, Finding, Series, bars
 
@@ -53,6 +53,12 @@ def test_the_papers_numbers_are_in_its_text(name: str) -> None:
             assert f"{value:.2f}" in words, f"{name}, {arm.name}: {value:.2f}"
 
 
+@pytest.mark.parametrize("name", reproductions())
+def test_every_arm_has_settings_for_a_model_of_the_paper_too(name: str) -> None:
+    chosen = reproductions()[name]
+    replace(BENCH, model="qwen3-4b", tasks="musique", assignments=("learner.lr=1e-6",) if chosen.arms else ()).check(chosen.arms)
+
+
 def test_arms_with_equal_settings_share_a_run_and_others_do_not() -> None:
     full = Arm(name="ActGuide-RL", trainer="actguide")
     assert BENCH.run_dir(full, 0) == BENCH.run_dir(Arm(name="adaptive", trainer="actguide"), 0)
@@ -84,6 +90,7 @@ def read(chosen: Reproduction, runs: dict[str, list[Path]], diagnoses: dict[str,
         (4, 30, "DISAGREES"),
         (20, 20, "undecided: both score the same on each of 40 questions"),
         (20, 18, "undecided: our difference cannot be told from zero"),
+        (18, 20, "undecided: our difference points the other way, but cannot be told from zero"),
     ],
 )
 def test_the_report_says_whether_the_ordering_of_the_paper_is_ours(tmp_path: Path, ours: int, theirs: int, verdict: str) -> None:
@@ -94,6 +101,7 @@ def test_the_report_says_whether_the_ordering_of_the_paper_is_ours(tmp_path: Pat
     assert f"| a | 35.92 | {100 * ours / 40:.1f} [" in said and "| b | not reported | " in said
     assert verdict in said and (ours == theirs or f"a over b: {100 * (ours - theirs) / 40:+.1f} (" in said)
     assert "Not applicable here: none of it" in said
+    assert "Scores in percent; the paper's are of Qwen3-4B-Instruct, ours over 40 questions; [95% interval" in said
 
 
 def measured(folder: Path, guided: int) -> Path:
@@ -145,7 +153,7 @@ def test_a_diagnosis_is_told_as_its_curves_over_all_seeds_and_its_words(tmp_path
         folders.append(tmp_path / f"d{seed}")
     said = read(Reproduction(title="f", diagnoses=("prefix-pass",), finding="barriers"), {}, {"prefix-pass": folders})
     assert "| turn | pass |\n" in said and "| 1 | 2.00 (1.00 to 3.00) |" in said and "| 2 | 0.50 |" in said
-    assert "- said 0" in said and "said 1" not in said and "Plot: d0/diagnostics/prefix-pass.png" in said
+    assert "- said 0" in said and "said 1" not in said and "Plot: $HARNESS_HOME/studies/shared/d0/diagnostics/prefix-pass.png" in said
     assert said.endswith("The paper's finding: barriers")
 
 
@@ -163,10 +171,41 @@ def test_settings_go_to_runs_and_to_diagnoses_as_each_has_them() -> None:
     known = reproductions()
     both = ("learner.lr=0.1", "agent.max_turns=4", "samples=2")
     assert _assigned(both, known["table7"]) == (both[:2], both[1:])
-    assert _assigned(both, known["table1"]) == (both, ()) and _assigned(both, known["fig3"]) == (
-        (),
-        both,
-    )  # what is unknown is refused there
+    assert _assigned(both[:2], known["table1"]) == (both[:2], ()) and _assigned(both[1:], known["fig3"]) == ((), both[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("table1", "samples=2", "no run or diagnosis here has the setting 'samples'"),
+        ("fig3", "learner.lr=0.1", "no run or diagnosis here has the setting 'learner.lr'"),
+        ("table8", "algorithm.group.size=2", r"'algorithm\.group\.size'\. Did you mean 'algorithm\.group\.group_size'"),
+        ("table8", "algorithm", "expected KEY=VALUE"),
+    ],
+)
+def test_a_setting_that_nothing_here_has_is_refused(name: str, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        _assigned((text,), reproductions()[name])
+
+
+@pytest.mark.parametrize("name", ["table2", "table8"])
+def test_a_setting_that_only_some_trainers_have_goes_to_their_arms_and_the_report_says_so(name: str, tmp_path: Path) -> None:
+    chosen = reproductions()[name]
+    given = ("algorithm.group.group_size=2", "learner.lr=0.1")
+    bench = replace(BENCH, folder=tmp_path, assignments=_assigned(given, chosen)[0])
+    with_it = {arm.name for arm in chosen.arms if given[0] in bench._training(arm).settings}
+    without = {arm.name for arm in chosen.arms if arm.trainer == "sft"}
+    assert with_it == {arm.name for arm in chosen.arms} - without and without
+    assert all(given[1] in bench._training(arm).settings for arm in chosen.arms)
+    bench.check(chosen.arms)  # each arm's settings are those of a run
+    (said,) = _exceptions(bench.assignments, chosen)
+    assert said.startswith(f"`{given[0]}` holds for ") and said.endswith(f"; the trainer of {', '.join(without)} has no such setting.")
+
+
+def test_a_wrong_value_is_refused_before_the_first_run() -> None:
+    bench = replace(BENCH, assignments=("algorithm.group.group_size=many",))
+    with pytest.raises(UsageError, match="expected a whole number"):
+        bench.check(reproductions()["table8"].arms)
 
 
 def test_an_evaluation_has_the_judge_and_the_limits_of_the_runs_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,8 +128,12 @@ class _Stepper:
         phase = run.timeline.at(state.step)
         began = time.perf_counter()
         tasks = tasks_of_step(run.tasks[phase.material], schedule.seed, state.step, schedule.tasks_per_step)
-        groups = await self._collect(phase, tasks, state.step)
+        try:
+            groups = await self._collect(phase, tasks, state.step)
+        except HarnessError as error:  # a judge's key was withdrawn, say: no other attempt would fare better
+            raise HarnessError(f"step {state.step + 1}: {error}. {await self._save(state)}") from error
         await self._stop_at_outage(state, groups)
+        self._refuse_stale(groups)
         rolled = time.perf_counter()
         samples, objective = phase.algorithm.credit(groups), phase.algorithm.objective()
         mismatch = await self._mismatch(groups)
@@ -172,16 +176,28 @@ class _Stepper:
         """End the run, saved as it stood before this step, where too much of the step was lost to an outage."""
         drawn = [m for g in groups for m in (*g.members, *g.discarded)]
         lost = [why for m in drawn if (why := lost_to_outage(m.attempt.status, m.score)) is not None]
-        words = too_much_lost(lost, len(drawn), f"step {state.step}", self._run.sampler.outages)
+        words = too_much_lost(lost, len(drawn), f"step {state.step + 1}", self._run.sampler.outages)
         if words is None:
             return
+        raise OutageError(f"{words}; nothing was trained on them. {await self._save(state)}")
+
+    def _refuse_stale(self, groups: Sequence[Group]) -> None:
+        """Every span must be of the weights that the last sync brought; those of an engine that fell behind would be trained as fresh."""
+        drawn = [m.attempt for g in groups for m in (*g.members, *g.discarded)]
+        stale = {a.id: z.version for a in drawn for z in a.trajectory.spans if z.version != self._run.learner.version}
+        if stale:
+            attempt, version = next(iter(stale.items()))
+            raise HarnessError(
+                f"{len(stale)} of {len(drawn)} attempts hold tokens of other weights than the {self._run.learner.version} updates made: "
+                f"{attempt} has some of update {version}; the engine did not take up a sync"
+            )
+
+    async def _save(self, state: RunState) -> str:
+        """Make a checkpoint of the state that the last whole step left, unless there is one; says how to go on."""
         found = self._run.checkpoints.latest()
         if found is None or found[1].step != state.step:
             await self.checkpoint(state)
-        raise OutageError(
-            f"{words}; nothing was trained on them. The run is saved as of step {state.step}: mend what is down, then add --resume to the "
-            "same command"
-        )
+        return "The run is saved as it stood before that step: mend what is down, then add --resume to the same command"
 
     async def _update(self, batch: Batch) -> UpdateReport:
         try:

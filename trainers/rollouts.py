@@ -10,6 +10,7 @@ from harness.errors import HarnessError
 from harness.guide import UNGUIDED, Guide
 from harness.types import Member, Purpose, Task, Trajectory
 from judges.attempts import Sampler
+from trainers.algorithms.base import end_all
 from trainers.demonstrations import demonstration
 
 
@@ -38,7 +39,11 @@ class StepRollouts:
         draw = Draw(task=task, run_seed=self.run_seed, purpose=purpose, step=self.step, level=level, guide=guide, teacher=teacher)
         draws = [replace(draw, index=i) for i in range(first, first + size)]
         temperature = self.sampler.agent.temperature
-        return tuple(await asyncio.gather(*(self.sampler.attempt(one, temperature=temperature) for one in draws)))
+        attempts = [asyncio.create_task(self.sampler.attempt(one, temperature=temperature)) for one in draws]
+        try:
+            return tuple(await asyncio.gather(*attempts))
+        finally:
+            await end_all(attempts)
 
     async def demonstration(self, task: Task) -> Trajectory:
         if self.sampler.chat is None:

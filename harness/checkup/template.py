@@ -15,6 +15,8 @@ from harness.checkup.conversation import CALLS, QUESTION, RESULTS, THOUGHTS, Con
 from harness.envs.search import TOOLS
 from harness.errors import HarnessError
 
+UNUSABLE = "template"
+"""The name of the one check that there is where nothing can be rendered."""
 _THOUGHT = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 
 
@@ -45,7 +47,7 @@ def examine_template(tokenizer: Any, *, ends: Sequence[int], vocabulary: int, co
 
 def _unusable(why: str) -> Checkup:
     return Checkup(
-        name="template",
+        name=UNUSABLE,
         verdict=Verdict.ERROR,
         found=why,
         consequence="no conversation can be rendered, so no run starts",

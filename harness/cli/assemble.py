@@ -118,9 +118,6 @@ def planned(tasks: tuple[Task, ...], plans: str, noise: float, seed: int) -> tup
 
 
 def open_engine(name: str, directory: Path | str, config: EngineConfig) -> Engine:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # its bars for a file of weights would break into the run's own progress
     if config.replicas > 1:
         from harness.engines.replicas import ReplicatedEngine
 

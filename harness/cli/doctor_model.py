@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.checkup.base import Checkup, Verdict, worst
-from harness.checkup.template import examine_template
+from harness.checkup.template import UNUSABLE, examine_template
 from harness.errors import HarnessError
 
 BYTES_A_PARAMETER = 24  # engine 4, learner 4, gradient 4, AdamW 8, and room for activations
@@ -47,18 +47,16 @@ def examine_model(name: str, *, engine: str, quick: bool, settings: Mapping[str,
     checks = examine_template(tokenizer, ends=end_ids(generation, config), vocabulary=config.vocab_size, context=context)
     if quick:
         return checks
+    if any(check.name == UNUSABLE for check in checks):  # nothing can be sampled
+        return [*checks, *_skipped("no prompt can be rendered with this template", "mend the template first")]
     return [*checks, *_examine_weights(directory, tokenizer, engine=engine, settings=settings)]
 
 
 def _examine_weights(directory: Path, tokenizer: Any, *, engine: str, settings: Mapping[str, Any]) -> Iterator[Checkup]:
-    names = ("engine against learner", "padding and packing", "one-batch overfit")
     needed, free = _parameters(directory) * BYTES_A_PARAMETER / 2**30, _free_gib()
     if needed > free:
         found = f"needs about {needed:.0f} GiB of memory, {free:.0f} GiB are free"
-        yield from (
-            Checkup(name=name, verdict=Verdict.SKIPPED, found=found, remedy="run the doctor where the model will be trained")
-            for name in names
-        )
+        yield from _skipped(found, "run the doctor where the model will be trained")
         return
     try:
         yield from asyncio.run(_with_parts(directory, tokenizer, engine=engine, settings=settings))
@@ -70,6 +68,11 @@ def _examine_weights(directory: Path, tokenizer: Any, *, engine: str, settings: 
             consequence="engine or learner cannot run this model, so no run starts",
             remedy="`harness doctor` says what this machine lacks; else use a decoder that transformers loads as AutoModelForCausalLM",
         )
+
+
+def _skipped(found: str, remedy: str) -> Iterator[Checkup]:
+    for name in ("engine against learner", "padding and packing", "one-batch overfit"):
+        yield Checkup(name=name, verdict=Verdict.SKIPPED, found=found, remedy=remedy)
 
 
 async def _with_parts(directory: Path, tokenizer: Any, *, engine: str, settings: Mapping[str, Any]) -> list[Checkup]:

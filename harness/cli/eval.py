@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from harness.engines.base import EngineConfig
 from harness.engines.http import EndpointConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
+from harness.events import Kind, being_written, current_events
 from harness.trackers import TrackerName, check_trackers
 from judges.attempts import OutageConfig
 
@@ -86,7 +89,11 @@ FLAGS = ("model", "model_name", "limit", "split", "epochs", "seed", "engine", "j
 @click.option("--engine", help="hf or vllm (harness list engines); not for endpoints.")
 @click.option("--judge", help="Which judge scores (harness list judges).")
 @click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; an interrupted evaluation there is continued.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run directory; an evaluation that was stopped there is continued.  [default: the newest of these settings if it was stopped]",
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Say of each sample what would be reused, judged again or run, and why; then stop.")
@@ -98,7 +105,7 @@ def evaluate(**options: Any) -> None:
     config = resolve(options)
     check_trackers(config.trackers)
     wanted = find_benchmarks(config, options["data"])
-    folder = options["out"] or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder = options["out"] or _stopped(config) or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / "config.json").exists():
         check_continues(restore(EvalConfig, folder / "config.json"), config, folder)
     if options["dry_run"]:
@@ -155,6 +162,20 @@ def check_continues(stored: EvalConfig, config: EvalConfig, folder: Path) -> Non
     if wrong:
         words = "; ".join(f"{d.key} was {d.first}, is now {d.second}" for d in wrong)
         raise UsageError(f"{folder} holds an evaluation with other settings: {words}. Leave them as they were, or choose another --out.")
+
+
+def _stopped(config: EvalConfig) -> Path | None:
+    """The newest evaluation under $HARNESS_HOME with these very settings, if it was stopped before its end; said aloud."""
+    for folder in sorted((home() / "runs").glob(f"{glob.escape(f'eval-{_stem(config)}')}-2*"), reverse=True):
+        with suppress(HarnessError, OSError):
+            if any(d.tag == "identity" for d in differences(restore(EvalConfig, folder / "config.json"), config)):
+                continue
+            phases = [event.data["phase"] for event in current_events(folder) if event.kind is Kind.RUN]
+            if phases[-1:] == ["finished"] or being_written(folder):
+                return None
+            click.echo(f"Continuing {folder}, which was stopped before its end (--out FOLDER starts anew).", err=True)
+            return folder
+    return None
 
 
 def trained_by(directory: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from harness.cli.assemble import (
     open_judge,
     provenance,
 )
-from harness.cli.board import put_on_board
+from harness.cli.board import on_board
 from harness.cli.eval_plan import Variant, Wanted, variants
 from harness.cli.progress import EvalProgress
 from harness.config import store, to_json
@@ -80,7 +80,7 @@ class Session:
 
 
 async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> list[str]:
-    """Build the parts, run, ingest; returns the closing words. The log says how the evaluation ended, also when it fails."""
+    """Build the parts, run on the board; returns the closing words. The log says how the evaluation ended, also when it fails."""
     plan = variants(config, wanted)
     web = open_web(config.web) if config.web else None
     async with AsyncExitStack() as stack:
@@ -108,7 +108,6 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> li
             watch=OutageWatch(config=config.outage),
         )
         lines = await _recorded(session, plan, wanted)
-    put_on_board(place.folder)
     return [*lines, f"Run: {place.folder}"]
 
 
@@ -124,14 +123,15 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
         "error": None,
     }
     session.log.record(Kind.RUN, {**started, "provenance": provenance()})
-    try:
-        lines = await _evaluate(session, plan) if plan else []
-        for suite, ask in wanted.suites:
-            lines += await suite.evaluate(_suite_run(session, suite, ask))
-    except HarnessError as error:
-        session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
-        raise
-    session.log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
+    with on_board(session.place.folder):
+        try:
+            lines = await _evaluate(session, plan) if plan else []
+            for suite, ask in wanted.suites:
+                lines += await suite.evaluate(_suite_run(session, suite, ask))
+        except HarnessError as error:
+            session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
+            raise
+        session.log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
     return lines
 
 

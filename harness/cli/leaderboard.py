@@ -65,15 +65,17 @@ def show(form: str, model: str | None, method: str | None, run_id: str | None, b
     """Print scores with their 95% intervals (json: fractions, one row a run, split and metric)."""
     from leaderboard.report import print_board
     from leaderboard.store import Store
+    from leaderboard.unfinished import lines, unfinished
 
-    store = Store(_database())
+    engine = _database()
+    store = Store(engine)
     if form == "json":
         rows = store.scores(model=model, method=method, run=run_id, benchmark=benchmark)
         click.echo(json.dumps([row for row in rows if parts or not row["part"]], indent=2))
         return
     board = _board(store, model, method, run_id, benchmark, parts)
     if form == "table":
-        print_board(board)
+        print_board(board, lines(unfinished(engine), model=model, method=method, run=run_id, benchmark=benchmark))
     else:
         click.echo(_rendered(board, form), nl=False)
 

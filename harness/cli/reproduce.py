@@ -22,8 +22,8 @@ from typing import Any
 import click
 
 from harness.cli.reproduced import GUIDED, Done, report
-from harness.cli.study import Training, digest, finished, train
-from harness.errors import HarnessError, unknown
+from harness.cli.study import Training, digest, finished, setting_name, setting_names, settings_of, train
+from harness.errors import HarnessError, UsageError, nearest, unknown
 
 OF_AN_EVALUATION = {name: name for name in ("agent", "search", "generation", "judge", "web", "engine", "episodes")} | {
     "eval_limit": "limit",
@@ -125,6 +125,15 @@ class Bench:
             self._evaluate(folder, weights, arm, seed)
         return folder
 
+    def check(self, arms: Sequence[Arm]) -> None:
+        """Refuse a wrong value, as ``harness run`` would, before the first run begins."""
+        from harness.cli.run import FLAGS, resolve
+
+        none = dict.fromkeys((*FLAGS, "preset", "config_file", "ranks"))
+        for arm in arms:
+            if arm.trainer:
+                resolve({**none, "trainer": arm.trainer, "model": self.model, "tasks": self.tasks, "assignments": self._settings(arm)})
+
     def _training(self, arm: Arm) -> Training:
         return Training(
             trainer=arm.trainer,
@@ -136,7 +145,8 @@ class Bench:
         )
 
     def _settings(self, arm: Arm) -> tuple[str, ...]:
-        return (*arm.on.get(self.model, ()), *self.assignments, *arm.set)
+        given = (text for text in self.assignments if not arm.trainer or setting_name(text) in settings_of(arm.trainer))
+        return (*arm.on.get(self.model, ()), *given, *arm.set)
 
     def _evaluate(self, folder: Path, weights: str, arm: Arm, seed: int) -> None:
         command = [sys.executable, "-m", "harness.cli.main", "eval", "--model", weights, "--benchmarks", self.tasks, "--seed", str(seed)]
@@ -176,7 +186,9 @@ class Bench:
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie; may be repeated.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from 0.")
 @click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Training steps of every arm.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time, sharing the cores; 1 where a run fills the GPUs."
+)
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run or diagnosis that has it; may be repeated."
 )
@@ -200,6 +212,9 @@ def reproduce(
         raise unknown("table or figure", name, known)
     chosen = known[name]
     trained, measured = _assigned(assignments, chosen)
+    exceptions = _exceptions(trained, chosen)
+    for line in exceptions:
+        click.echo(line)
     bench = Bench(
         folder=home() / "studies" / "shared",
         model=model,
@@ -210,9 +225,17 @@ def reproduce(
         threads=max(1, (os.cpu_count() or 1) // jobs),
         measuring=measured,
     )
+    bench.check(chosen.arms)
     command = f"harness reproduce {name} --model {model} --tasks {tasks} --seeds {seeds}" + (f" --steps {steps}" if chosen.arms else "")
     command += "".join(f" --data {shlex.quote(part)}" for part in data) + "".join(f" --set {shlex.quote(part)}" for part in assignments)
-    lines = [f"# {chosen.title}", "", f"`{command}`", "", *report(chosen, bench, _run_all(chosen, bench, seeds, jobs))]
+    lines = [
+        f"# {chosen.title}",
+        "",
+        f"`{command}`",
+        "",
+        *(line for text in exceptions for line in (text, "")),
+        *report(chosen, bench, _run_all(chosen, bench, seeds, jobs)),
+    ]
     text = "\n".join(lines) + "\n"
     click.echo("\n" + text)
     if out is not None:
@@ -221,15 +244,30 @@ def reproduce(
 
 
 def _assigned(assignments: Sequence[str], chosen: Reproduction) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Which of the settings go to runs and which to diagnoses; a setting that both have goes to both."""
+    """Which of the settings go to runs and which to diagnoses; a setting that both have goes to both. Raises ``UsageError`` for one that
+    none of them has."""
     from harness.cli.diagnose import DiagnoseConfig
-    from trainers.config import RunConfig
 
-    runs, diagnoses = bool(chosen.arms), bool(chosen.diagnoses) or any(arm.guidance is not None for arm in chosen.arms)
-    of_runs, of_diagnoses = (set(kind.model_fields) for kind in (RunConfig, DiagnoseConfig))
-    to_runs = tuple(text for text in assignments if runs and not (diagnoses and _section(text) in of_diagnoses - of_runs))
-    to_diagnoses = tuple(text for text in assignments if diagnoses and not (runs and _section(text) in of_runs - of_diagnoses))
-    return to_runs, to_diagnoses
+    measured = bool(chosen.diagnoses) or any(arm.guidance is not None for arm in chosen.arms)
+    of_runs = {key for arm in chosen.arms if arm.trainer for key in settings_of(arm.trainer)}
+    of_diagnoses = setting_names(DiagnoseConfig) if measured else set()
+    for text in assignments:
+        if (key := setting_name(text)) not in of_runs | of_diagnoses:
+            known = of_runs | of_diagnoses
+            raise UsageError(f"--set {text}: no run or diagnosis here has the setting {key!r}.{nearest(key, sorted(known))}")
+    return tuple(t for t in assignments if setting_name(t) in of_runs), tuple(t for t in assignments if setting_name(t) in of_diagnoses)
+
+
+def _exceptions(assignments: Sequence[str], chosen: Reproduction) -> list[str]:
+    """A sentence for each setting that only some of the trained arms have."""
+    trained = [arm for arm in chosen.arms if arm.trainer]
+    lines = []
+    for text in assignments:
+        without = [arm.name for arm in trained if setting_name(text) not in settings_of(arm.trainer)]
+        if without:
+            having = [arm.name for arm in trained if arm.name not in without]
+            lines.append(f"`{text}` holds for {', '.join(having)}; the trainer of {', '.join(without)} has no such setting.")
+    return lines
 
 
 def _run_all(chosen: Reproduction, bench: Bench, seeds: int, jobs: int) -> Done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 GUIDED = "guided-reward"
 """The diagnostic of the arms whose number in the paper is a reward under guidance."""
 PARTS = 4
+OF_THE_PAPER = "Qwen3-4B-Instruct"
+"""The model of the paper's rows in every table but the seventh, which names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +70,19 @@ def _scores(chosen: Reproduction, bench: Bench, done: Done) -> list[str]:
         ours = [_interval(guided[arm.name])] if guided else []
         seeds = ", ".join(f"{100 * fmean(v.values()):.1f}" if v else "nothing scored" for v in trained[arm.name])
         rows.append([arm.name, *paper, *ours, _interval(trained[arm.name]), seeds])
-    lines = [*table(header, rows), "", "Scores in percent; [95% interval over questions, and over seeds where there are several]."]
+    of = "" if guided else f"; the paper's are of {OF_THE_PAPER}, ours over {_questions(trained.values())}"
+    lines = [*table(header, rows), "", f"Scores in percent{of}; [95% interval over questions, and over seeds where there are several]."]
     if chosen.claims:
         where = "ours, while guided" if guided else "ours"
         lines += ["", f"Orderings of the paper, and {where} (difference of means in percentage points, 95% interval):", ""]
         lines += [f"- {_claim(better, worse, guided or trained)}" for better, worse in chosen.claims]
     return lines
+
+
+def _questions(runs: Iterable[Sequence[Verdicts]]) -> str:
+    """How many questions have a verdict, of the run with the fewest to the run with the most."""
+    counts = sorted({len(run) for seeds in runs for run in seeds})
+    return f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "") + " questions"
 
 
 def _guided(chosen: Reproduction, done: Done) -> dict[str, list[Verdicts]]:
@@ -108,11 +117,14 @@ def _claim(better: str, worse: str, scores: Mapping[str, Sequence[Verdicts]]) ->
         return f"{better} over {worse}: undecided: both score the same on each of {found.ties} questions"
     bounds = "no interval" if found.low is None or found.high is None else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
     bounds += "" if found.gap is None else f"; four of five such studies would find a gap of {100 * found.gap:.1f}"
-    if not found.distinguishable:
-        verdict = "undecided: our difference cannot be told from zero"
-    else:
-        verdict = "agrees" if found.delta > 0 else "DISAGREES: here it is the other way round"
-    return f"{better} over {worse}: {100 * found.delta:+.1f} ({bounds}); {verdict}"
+    return f"{better} over {worse}: {100 * found.delta:+.1f} ({bounds}); {_verdict(found.delta, found.distinguishable)}"
+
+
+def _verdict(delta: float, distinguishable: bool) -> str:
+    """Whether our difference has the sign of the paper's, in words."""
+    if not distinguishable:
+        return f"undecided: our difference {'points the other way, but ' if delta < 0 else ''}cannot be told from zero"
+    return "agrees" if delta > 0 else "DISAGREES: here it is the other way round"
 
 
 def _curves(chosen: Reproduction, runs: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -167,11 +179,7 @@ def _difference(by_seed: Sequence[float]) -> str:
     if n == 1:
         return f"{mean:+.2f} (no interval from one seed); undecided: one seed cannot tell it from chance"
     half = t_half_width(by_seed)
-    if abs(mean) <= half:
-        verdict = "undecided: our difference cannot be told from zero"
-    else:
-        verdict = "agrees" if mean > 0 else "DISAGREES: here it is the other way round"
-    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}); {verdict}"
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}); {_verdict(mean, abs(mean) > half)}"
 
 
 def _diagnosis(folders: Sequence[Path]) -> list[str]:
@@ -186,7 +194,7 @@ def _diagnosis(folders: Sequence[Path]) -> list[str]:
         *lines,
         *(f"- {line}" for line in found[0]["summary"]),
         "",
-        f"Plot: {(Path(folders[0].name) / found[0]['file']).with_suffix('.png')}",
+        f"Plot: $HARNESS_HOME/studies/shared/{(Path(folders[0].name) / found[0]['file']).with_suffix('.png')}",
     ]
 
 

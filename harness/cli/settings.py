@@ -12,6 +12,7 @@ def page() -> str:
     """The page that ``docs/settings.md`` holds; a test compares the two."""
     from harness.cli.diagnose import DiagnoseConfig
     from harness.cli.eval import EvalConfig
+    from harness.cli.regrade import RegradeConfig
     from trainers.config import run_config_type
 
     parts = [
@@ -27,6 +28,7 @@ def page() -> str:
     for name in names("trainers"):
         kinds[f"harness run --trainer {name}"] = run_config_type(load("trainers", name).config_type)
     kinds["harness eval"] = EvalConfig
+    kinds["harness regrade"] = RegradeConfig
     kinds["harness diagnose"] = DiagnoseConfig
     for title, kind in kinds.items():
         rows = [

@@ -21,6 +21,7 @@ from typing import Any
 
 import click
 
+from harness.config import Section, describe, parse_assignment
 from harness.errors import HarnessError
 
 Verdicts = dict[str, float]
@@ -136,6 +137,26 @@ class Training:
 def digest(words: Sequence[str]) -> str:
     """Eight hex digits that name a folder by everything that decides its content."""
     return hashlib.sha256("\x1f".join(words).encode()).hexdigest()[:8]
+
+
+def setting_name(assignment: str) -> str:
+    """The key of ``KEY=VALUE``. Raises ``UsageError`` if it is no such text."""
+    parse_assignment(assignment)
+    return assignment.partition("=")[0].strip()
+
+
+def settings_of(trainer: str) -> set[str]:
+    """The settings of this trainer's runs, by dotted name."""
+    from harness.registry import load
+    from trainers.config import run_config_type
+
+    return setting_names(run_config_type(load("trainers", trainer).config_type))
+
+
+def setting_names(kind: type[Section]) -> set[str]:
+    """Every setting of a section and of those inside it, and the names of these sections, which ``--set`` takes as well."""
+    keys = [row.key.split(".") for row in describe(kind)]
+    return {".".join(key[: n + 1]) for key in keys for n in range(len(key))}
 
 
 def train(training: Training, runs: Path, seed: int, threads: int, *more: str) -> Path:

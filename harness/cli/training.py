@@ -24,7 +24,7 @@ from harness.cli.assemble import (
     refuse_evaluated,
     require_judge,
 )
-from harness.cli.board import put_on_board
+from harness.cli.board import on_board
 from harness.cli.progress import RunProgress
 from harness.cli.run import RunPlace
 from harness.config import to_json
@@ -101,13 +101,13 @@ async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> 
     """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
     with tracking(config.trackers, place.folder, to_json(config)) as feed, Recorder(place.folder, listener=feed) as log:
         log.record(Kind.RUN, run_record(config, place, "started"))
-        try:
-            result = await _train(config, place, sources, log)
-        except HarnessError as error:
-            log.record(Kind.RUN, {**run_record(config, place, "failed"), "error": str(error)})
-            raise
-        log.record(Kind.RUN, run_record(config, place, "finished"))
-    put_on_board(place.folder)
+        with on_board(place.folder):
+            try:
+                result = await _train(config, place, sources, log)
+            except HarnessError as error:
+                log.record(Kind.RUN, {**run_record(config, place, "failed"), "error": str(error)})
+                raise
+            log.record(Kind.RUN, run_record(config, place, "finished"))
     return f"{config.trainer} on {config.model}, {config.tasks}/{config.eval_split}: {result.words()}. Run: {place.folder}"
 
 

@@ -2,8 +2,8 @@
 
 Every request is repeated until it is answered, as far as patience goes: failures of the server or the network, replies that cannot be
 read, and silence. A ``Retry-After`` is honoured, for all requests. What remains without an answer is an ``UnansweredError``, a request
-that the server will never serve a ``RefusedError``; a wrong key, URL or model is a plain ``HarnessError``: no other request would fare
-better. What an answer means is the caller's business.
+that the server will never serve a ``RefusedError``. A wrong key, URL or model, or a server that has answered nothing yet and fails
+everything, is a plain ``HarnessError``: no other request would fare better. What an answer means is the caller's business.
 
 aiohttp, not httpx: ten times its requests per second at 64 in flight. The API key comes from an environment variable, goes into one
 header, and is nowhere else.
@@ -38,6 +38,7 @@ Read = Callable[[dict[str, Any], int], T]
 
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0  # seconds; the bounds of the wait before a retry double from one to the other
 CONNECT = 30.0  # seconds for a connection to be made
+UNHEARD = 5.0  # seconds in which every request fails, before that is said
 _OVERLOADED = frozenset({429, 503, 529})
 _PASSING = frozenset({408, 409, 425, 500, 502, 504, 520, 522, 524}) | _OVERLOADED
 _FINAL = frozenset({401, 402, 403, 404, 405})
@@ -51,6 +52,7 @@ class Patience:
     timeout: float  # seconds for one whole reply; then the request counts as failed
     retries: int  # times that a failed request is sent again
     seconds: float  # after which nothing is sent again; a longer Retry-After is not waited for
+    first_answer: float = 15.0  # seconds in which a server that fails every request (HTTP 500, no sense) must give its first answer
 
     def first_look(self) -> Patience:
         """For the first request of a command: whoever waits for its answer is told soon."""
@@ -105,6 +107,10 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self._jitter = random.Random()
         self._gone_since: float | None = None  # when the server was first found gone, None while it is there
+        self._answered = False  # any request for work; a list of models proves nothing
+        self._failing_since: float | None = None  # when the first of the failures came that no answer has followed
+        self._said = False  # that it fails everything
+        self._fresh = 0  # requests that are sent for the first time, their outcome open
 
     async def ask(self, method: str, path: str, body: Mapping[str, Any] | None, read: Read[T], patience: Patience | None = None) -> T:
         """Ask until ``read`` makes sense of the reply. Raises as the module's docstring says."""
@@ -114,6 +120,7 @@ class Client:
         while True:
             try:
                 async with self.pace.slot() as ticket:
+                    self._fresh += not retries
                     try:
                         found = read(await self._once(method, path, data, patience.timeout), retries)
                     except UnreadableError as error:
@@ -127,7 +134,11 @@ class Client:
                         if failure.after is not None and failure.after <= patience.seconds:
                             self.pace.hold(failure.after)
                         raise
+                    finally:
+                        self._fresh -= not retries
                 self.pace.succeeded()
+                self._answered = self._answered or method == "POST"
+                self._failing_since, self._said = None, False
                 return found
             except _Failed as failure:
                 retries += 1
@@ -138,7 +149,24 @@ class Client:
                 since = min(began, self._gone_since or began) if failure.gone else began
                 if failures > patience.retries or now - since + wait > patience.seconds:
                     raise UnansweredError(f"{failure} ({retries} tries in {now - since:.0f} s)", busy=failure.busy) from failure
+                if not (failure.overload or failure.gone):
+                    self._fails_everything(failure, patience, now, wait)
             await asyncio.sleep(wait)
+
+    def _fails_everything(self, failure: _Failed, patience: Patience, now: float, wait: float) -> None:
+        """Note a failure of the server itself. Raises ``HarnessError`` where it has never done anything else, and was given its time."""
+        if self._failing_since is None:
+            self._failing_since = now
+        failing = now - self._failing_since
+        if not self._answered and not self._fresh and failing + wait > patience.first_answer:
+            raise HarnessError(
+                f"{self._who} {self.url} lists its models and answers no request: {failure} (all that was sent in {failing:.0f} s). "
+                "See what its own log says; once it answers, give the same command again"
+            )
+        if failing >= UNHEARD and not self._said:
+            self._said = True
+            again = f"each request is sent again up to {patience.retries} times"
+            _LOG.warning("%s %s has failed every request for %.0f s: %s; %s", self._who, self.url, failing, failure, again)
 
     async def models(self) -> tuple[Served, ...]:
         """What ``/models`` lists; not waited for long. Raises ``HarnessError`` if the endpoint cannot be asked."""

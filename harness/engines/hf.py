@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from harness.engines.base import Capability, EngineConfig, Request, Weights, weights_checksum
 from harness.engines.sampling import sample, uniforms
@@ -257,6 +258,7 @@ def _load_model(directory: str, config: EngineConfig) -> PreTrainedModel:
     device = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise EngineError("generation.device is cuda but PyTorch sees no GPU; set generation.device=cpu or install PyTorch for your GPU")
+    disable_progress_bar()  # its bars for a file of weights would break into the run's own progress
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             directory, dtype=getattr(torch, config.dtype), attn_implementation=ATTENTION

@@ -33,8 +33,8 @@ class EndpointConfig(Section):
     timeout: float = operational(600.0, gt=0)
     """Seconds for one whole reply; then the request counts as failed."""
     retries: int = operational(10, ge=0)
-    """Times a failed request is sent again. Neither refusals for overload (429, 503) nor a server that is not there are counted;
-    ``patience`` bounds those."""
+    """Times a failed request is sent again (the default: for one to two minutes). Neither refusals for overload (429, 503) nor a server
+    that is not there are counted; ``patience`` bounds those. A server that fails everything from the start ends the command after 15 s."""
     patience: float = operational(1800.0, gt=0)
     """Seconds after which a request is not sent again, and for which a server that went away in the middle is waited for; a longer
     Retry-After is not waited for."""

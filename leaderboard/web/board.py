@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from urllib.parse import quote, urlencode
 
+from leaderboard.calibrations import calibrate_command
 from leaderboard.reported import ReportedRow, reported
 from leaderboard.snapshot import Snapshot
 from leaderboard.standings import BASE, Board, Cell, Column, Entry, Measurement
@@ -68,6 +69,7 @@ def shown_page(
     shown = _Shown(board=board, query=query, columns=columns, tags=tags, top=top, bases=bases)
     by = next((c for c in board.columns if column_id(c) == query.sort.removeprefix("-")), None)
     groups = _by_model(shown) if by is None else _by_column(shown, by)
+    judges = {m.judge for e in entries for c in e.cells.values() for m in c.runs}
     return BoardPage(
         spans=tuple(_spans(shown)),
         columns=tuple(_heading(shown, c) for c in shown.columns),
@@ -82,7 +84,7 @@ def shown_page(
         scale=tuple(Tick(at=25.0 * i, label=f"{100 * top * i / 4:g}") for i in range(5)),
         has_any=bool(measurements or entries),
         without_reported=query.address(reported=False),
-        unchecked=tuple(sorted({m.judge for e in entries for c in e.cells.values() for m in c.runs} - {*calibrated})),
+        unchecked=tuple((judge, calibrate_command(judge)) for judge in sorted(judges - {*calibrated})),
         has_reported=any(row.reported for group in groups for row in group.rows),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from leaderboard.calibrations import calibrate_command
 from leaderboard.records import AgreementInfo, JudgeInfo
 from leaderboard.stats import wilson
 from leaderboard.verdicts import JudgeCounts
@@ -49,7 +50,7 @@ def _judge(name: str, here: JudgeInfo | None, report: Mapping[str, Any] | None) 
         false_accepts=_rate(report, "false_accepts"),
         false_rejects=_rate(report, "false_rejects"),
         cases="" if report is None else f"{report.get('cases', 0):,}",
-        command="" if report is not None else f"harness judge calibrate --judge {name}",
+        command="" if report is not None else calibrate_command(name),
     )
 
 

@@ -85,11 +85,16 @@ def run_status(run: RunInfo, now: datetime) -> RunStatus:
     if run.status == "finished":
         return RunStatus(kind="finished", words="finished")
     if run.status == "failed":
-        return RunStatus(kind="failed", words="failed", advice="mend what the message says, then resume the run with --resume")
+        return RunStatus(kind="failed", words="stopped", advice=f"mend what the message says, then {_continue(run)}")
     quiet = (now - datetime.fromisoformat(run.updated_at)).total_seconds() if run.updated_at else SILENT_AFTER_SECONDS + 1.0
     if quiet <= SILENT_AFTER_SECONDS:
         return RunStatus(kind="live", words="live")
-    return RunStatus(kind="silent", words=f"silent for {duration(quiet)}", advice="it was interrupted or is stuck; resume it with --resume")
+    return RunStatus(kind="silent", words=f"silent for {duration(quiet)}", advice=f"it was interrupted or is stuck; {_continue(run)}")
+
+
+def _continue(run: RunInfo) -> str:
+    """How a run goes on, which the commands do in different ways."""
+    return "give the same command again with --out and its folder" if run.command == "eval" else "resume the run with --resume"
 
 
 def duration(seconds: float) -> str:
@@ -191,7 +196,7 @@ def _evaluation(href: str, e: EvaluationInfo) -> EvaluationLine:
         judge=e.judge,
         comparability=e.comparability,
         departs=str((e.code_parts or {}).get("departs") or ""),
-        coverage=f"{e.coverage or 0.0:.0%}" if e.finished else "",
+        coverage=f"{e.coverage or 0.0:.0%}" if e.judged is None else f"{e.judged / max(e.n, 1):.0%} so far",
         bounds=" to ".join(map(percent, bounds(e.score or 0.0, e.coverage or 0.0, e.truncated / max(e.n, 1)))) if e.finished else "",
         tokens="" if e.generated_tokens_total is None else f"{e.generated_tokens_total:,}",
         right=samples("right"),

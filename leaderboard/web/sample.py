@@ -120,6 +120,15 @@ def tint_class(advantage: float | None, ratio: float | None) -> str:
     return f"{'up' if advantage > 0 else 'down'}{strength} o{1 + round(4 * weight)}"
 
 
+def ratio_words(ratio: float) -> str:
+    """Three decimals, or two significant digits where those would show fewer: guided tokens reach ratios of 1e-6.
+
+    >>> ratio_words(0.25), ratio_words(0.00987), ratio_words(1.2e-6), ratio_words(0.0)
+    ('0.250', '9.9e-03', '1.2e-06', '0.000')
+    """
+    return f"{ratio:.1e}" if 0 < ratio < 0.01 else f"{ratio:.3f}"
+
+
 def _marks(span: Sequence[Token], start: int, sample: SampleInfo, credit: TokenCredit | None) -> tuple[TokenMark, ...]:
     """Tokens ``start`` and on of an attempt: their own numbers where they were recorded, else the attempt's advantage and mean ratio."""
     marks = []
@@ -133,7 +142,7 @@ def _marks(span: Sequence[Token], start: int, sample: SampleInfo, credit: TokenC
         own = credit is not None and place < len(credit.ratios)
         if earned:
             words += f", advantage {advantage:+.2f}" + (
-                f", ratio {ratio:.3f}{'' if own else ' (mean of the attempt)'}" if ratio is not None else ""
+                f", ratio {ratio_words(ratio)}{'' if own else ' (mean of the attempt)'}" if ratio is not None else ""
             )
         marks.append(
             TokenMark(
@@ -141,7 +150,7 @@ def _marks(span: Sequence[Token], start: int, sample: SampleInfo, credit: TokenC
                 text=token.text,
                 logprob=f"{token.logprob:.3f}",
                 advantage=f"{advantage:+.2f}" if earned else "",
-                ratio=f"{ratio:.3f}" if earned and own and ratio is not None else "",
+                ratio=ratio_words(ratio) if earned and own and ratio is not None else "",
                 tint=tint_class(advantage, ratio) if sample.trained else "",
                 words=words,
             )
@@ -202,7 +211,7 @@ def _credit_words(sample: SampleInfo) -> str:
         return "Trained by a loss that takes neither advantage nor ratio."
     if not sample.advantage:
         return "In the batch with advantage 0: only the penalty for leaving the reference policy reached its tokens."
-    ratio = "" if sample.ratio_mean is None else f", mean ratio {sample.ratio_mean:.3f}"
+    ratio = "" if sample.ratio_mean is None else f", mean ratio {ratio_words(sample.ratio_mean)}"
     effect = "more" if sample.advantage > 0 else "less"
     return f"Trained: advantage {sample.advantage:+.2f}{ratio}. Its tokens were made {effect} likely under the unguided prompt."
 

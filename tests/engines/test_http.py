@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, TypeVar
 
 import pytest
+from judge_server import ScriptedServer, Server, Step, completion
 from stub_endpoint import StubEndpoint
 
 from harness.engines.base import ChatEngine, ChatReply, ChatRequest, Request
-from harness.engines.client import Served, checked_url, proxy_of, seconds
+from harness.engines.client import Client, Patience, Served, UnansweredError, checked_url, proxy_of, seconds
 from harness.engines.completions import CompletionsEngine
 from harness.engines.http import Endpoint, EndpointConfig, _text
 from harness.engines.pace import Pace
@@ -77,6 +78,65 @@ def test_retries_end_and_name_the_last_fault() -> None:
         with pytest.raises(EngineError, match=r"HTTP 500: .*out of order.* \(3 tries"):
             asked(stub, lambda e: e.chat(request()), retries=2)
         assert stub.stats()["requests"] == 3
+
+
+def said_by(client: Client, questions: Sequence[str]) -> list[Any]:
+    """What each question brings, all asked at once: the reply's text, or the error."""
+
+    async def one(question: str) -> str:
+        body = {"model": "stub", "messages": [{"role": "user", "content": question}]}
+        return await client.ask("POST", "/chat/completions", body, lambda reply, _: str(reply["choices"][0]["message"]["content"]))
+
+    async def run() -> list[Any]:
+        try:
+            return await asyncio.gather(*map(one, questions), return_exceptions=True)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def client_of(url: str, first_answer: float, retries: int = 4) -> Client:
+    patience = Patience(timeout=30, retries=retries, seconds=60, first_answer=first_answer)
+    return Client(url, patience=patience, most=8, key_variable="NO_KEY")
+
+
+@pytest.mark.parametrize("fault", ["500", "broken", "reset"])
+def test_a_server_that_fails_everything_from_the_start_is_given_up_soon_and_for_all(fault: str) -> None:
+    with StubEndpoint(faults={fault: 1.0}) as stub:
+        began = time.monotonic()
+        found = said_by(client_of(stub.url, first_answer=1.0, retries=50), [*ANSWERS][:6])
+    assert time.monotonic() - began < 5
+    assert all(type(error) is HarnessError for error in found)
+    assert "answers no request: " in str(found[0]) and "once it answers, give the same command again" in str(found[0])
+
+
+def test_a_server_that_has_answered_once_is_given_all_retries(caplog: pytest.LogCaptureFixture) -> None:
+    replies = [completion("yes"), *[Step(status=500, content={"error": "down"})] * 6, completion("again")]
+    with ScriptedServer(*replies) as server:
+
+        async def run() -> list[str]:
+            client = client_of(server.url, first_answer=0.2, retries=9)
+            read = lambda reply, _: str(reply["choices"][0]["message"]["content"])  # noqa: E731
+            try:
+                return [await client.ask("POST", "/chat/completions", {}, read) for _ in range(2)]
+            finally:
+                await client.close()
+
+        assert asyncio.run(run()) == ["yes", "again"]
+    assert [m for m in caplog.messages if "has failed every request for" in m and "up to 9 times" in m] == caplog.messages[:1] != []
+
+
+def test_requests_that_always_fail_beside_one_that_is_still_being_answered_prove_nothing() -> None:
+    def answer(path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Step:
+        if body["messages"][0]["content"] != "slow":
+            return Step(status=500, content={"error": "poison"})
+        time.sleep(4)
+        return completion("at last")
+
+    with Server(answer) as server:
+        slow, *poison = said_by(client_of(server.url, first_answer=0.5), ["slow", "a", "b"])
+    assert slow == "at last" and all(isinstance(error, UnansweredError) for error in poison)
 
 
 def test_patience_bounds_refusals_that_are_not_counted_as_failures() -> None:

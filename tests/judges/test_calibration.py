@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from harness.errors import DataError
 from harness.types import Score, ScoreStatus
 from judges.calibration import Case, Report, calibrate, read_cases, wilson
 from judges.exact import ExactJudge
+from leaderboard.calibrations import calibrate_command, read_calibrations
 
 
 class Fixed:
@@ -98,3 +100,15 @@ def test_the_command_prints_json_and_a_table(tmp_path: Path) -> None:
     assert data["kinds"]["k"]["false_accepts"]["rate"] == 1.0
     table = CliRunner().invoke(command, ["calibrate", "--judge", "exact", "--cases", str(path)], catch_exceptions=False).output
     assert "WRONG [exact:alias]" in table
+
+
+@pytest.mark.parametrize("judge", ["exact", "exact-closed"])
+def test_the_command_that_a_page_names_calibrates_that_judge(judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    words = shlex.split(calibrate_command(judge))
+    done = CliRunner().invoke(command, [*words[2:], "--format", "json"])
+    assert done.exit_code == 0 and set(read_calibrations(tmp_path)) == {judge}
+
+
+def test_the_command_for_a_judging_model_names_the_model_and_asks_for_the_address() -> None:
+    assert calibrate_command("llm:qwen/q3:8b@1f2e") == "harness judge calibrate --judge 'llm:URL#qwen/q3:8b'"

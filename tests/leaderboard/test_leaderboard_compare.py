@@ -28,6 +28,7 @@ from leaderboard.web.board import asked_board
 from leaderboard.web.diff import parting_turn, parting_words
 from leaderboard.web.judges import kappa
 from leaderboard.web.query import BoardQuery
+from leaderboard.web.sample import ratio_words
 
 BASE, RL = "tiny-base-s0", "tiny-actguide-s0"
 
@@ -238,12 +239,20 @@ def test_tokens_show_their_own_ratios_where_the_log_holds_them(file_bytes: int, 
         }
         log.record(Kind.ATTEMPT, row | {"turns": [turn("one two")]})
         judge(log, "a", "exact", True)
-        arrays = log.blob({"advantages": [0.9, -0.9], "ratios": [0.25, 0.75]})
+        arrays = log.blob({"advantages": [0.9, -0.9], "ratios": [0.25, 1.2e-6]})
         credit = {"attempt_id": "a", "advantage": 0.9, "tokens": 2, "guided": True, "ratio_mean": 0.5, "trained": True, "blob": arrays}
         log.record(Kind.CREDIT, {"step": 0, "rows": [credit]})
     text = client(tmp_path).get("/runs/r/samples/a").text
     assert 'class="tok up2 o2" title="id 1, log-prob -1.000, advantage +0.90, ratio 0.250"' in text
-    assert 'class="tok down2 o4" title="id 2, log-prob -0.500, advantage -0.90, ratio 0.750"' in text
+    assert 'class="tok down2 o1" title="id 2, log-prob -0.500, advantage -0.90, ratio 1.2e-06"' in text
+    assert '<td class="num">0.250</td>' in text and '<td class="num">1.2e-06</td>' in text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"), [(1.0, "1.000"), (0.25, "0.250"), (0.01, "0.010"), (0.00987, "9.9e-03"), (1.23e-6, "1.2e-06"), (0.0, "0.000")]
+)
+def test_a_ratio_is_shown_to_two_digits_however_small_it_is(ratio: float, words: str) -> None:
+    assert ratio_words(ratio) == words
 
 
 @pytest.mark.parametrize(

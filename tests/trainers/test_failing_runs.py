@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_an_outage_that_lasts_stops_the_run_saved_and_a_resumed_one_ends_as_if_n
     down: dict[str, Any] = {"web": FailingWeb(math.inf)} if what == "search" else {"judge": FailingJudge(math.inf, what == "judge-raises")}
     stopped = Bench(tmp_path / "b", **parts, **down, learner=before.learner)
     with pytest.raises(
-        OutageError, match=r"12 of 12 attempts of step 1 met an outage that outlasted all retries \(the .* refuses connections\)"
+        OutageError, match=r"12 of 12 attempts of step 2 met an outage that outlasted all retries \(the .* refuses connections\)"
     ):
         stopped.run(state, steps=3)
     assert len(stopped.learner.batches) == 1, "an update was made from nothing"
@@ -166,9 +167,41 @@ def test_an_outage_that_lasts_stops_the_run_saved_and_a_resumed_one_ends_as_if_n
 
 def test_the_state_is_saved_where_an_outage_stops_the_run_between_two_checkpoints(tmp_path: Path) -> None:
     bench = Bench(tmp_path, algorithm=actguide(), judge=FailingJudge(math.inf, True))
-    with pytest.raises(OutageError, match="saved as of step 0"):
+    with pytest.raises(OutageError, match="of step 1 met .* saved as it stood before that step"):
         bench.run(steps=3)
     assert bench.saved == [0]
+
+
+class WithdrawnJudge(FailingJudge):
+    """Judges ``good`` answers; then its key is refused, as no further try would change."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__(0, False)
+        self.good = good
+
+    async def score(self, question: str, gold: tuple[str, ...], answer: str) -> Score:
+        self.good -= 1
+        if self.good < 0:
+            raise HarnessError("the judge serves no request: HTTP 401")
+        return await super().score(question, gold, answer)
+
+
+def test_a_judge_that_refuses_the_key_in_the_middle_ends_the_run_saved_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    calm = Bench(tmp_path / "calm")
+    end = calm.run(steps=3)
+    stopped = Bench(tmp_path / "b", judge=WithdrawnJudge(12 + 5))  # a whole step, and a part of the second
+    with pytest.raises(
+        HarnessError, match=r"step 2: the judge serves no request: HTTP 401\. The run is saved as it stood before that step"
+    ):
+        stopped.run(steps=3)
+    gc.collect()
+    assert not caplog.records, "attempts ran on behind the failed one, and failed unobserved"
+    assert stopped.saved == [1] and {j["value"] for j in stopped.log.of(Kind.JUDGEMENT)} == {0.0, 1.0}
+    found = stopped.checkpoints.latest()
+    assert found is not None
+    resumed = Bench(tmp_path / "b")
+    resumed.learner.load(found[0])
+    assert resumed.run(found[1], steps=3) == end and resumed.learner.weight == calm.learner.weight
 
 
 @pytest.mark.parametrize(("tolerate", "stops"), [(0.0, True), (0.2, True), (0.25, False), (1.0, False)])

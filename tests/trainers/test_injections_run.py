@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 import torch
 
+from harness.chat import Chat
 from harness.cli.main import cli, run_command
 from harness.events import Kind, current_events, read_blob
 from harness.tiny import model_dir
 from leaderboard.database import database_url, open_database
 from leaderboard.store import Store
-from leaderboard.web.sample import sample_page
+from leaderboard.web.sample import ratio_words, sample_page
+from trainers.guidance.inject import LEAD, STEP_LEAD
 
 KINDS = (("plan", "null"), ("assistant-prefix", "null"), ("step", "null"), ("messages", "drop"), ("messages", "keep"))
+GIVEN = {"plan": LEAD, "assistant-prefix": LEAD, "step": STEP_LEAD, "messages": "<tool_response>"}
+CHAT = Chat.load(model_dir())
 SMALL = {
     "tasks_per_step": 2,
     "minibatch_tasks": 2,
@@ -80,9 +84,12 @@ def test_a_real_step_has_the_ratios_of_the_two_views(kind: str, injected: str, t
         earned = read_blob(folder, row["blob"])
         assert earned["ratios"] == pytest.approx((trained - seen).exp().tolist(), abs=1e-3)
         assert earned["advantages"] == pytest.approx([row["advantage"]] * row["tokens"], abs=1e-6)
-        assert shown(harness_home, row["attempt_id"]) == [(f"{a:+.2f}", f"{r:.3f}") for a, r in zip(*columns(earned), strict=True)]
+        assert shown(harness_home, row["attempt_id"]) == [(f"{a:+.2f}", ratio_words(r)) for a, r in zip(*columns(earned), strict=True)]
         assert (blob["contexts"] == blob["target"]) is (not row["guided"] or injected == "keep")
+        assert len(earned["ratios"]) == row["tokens"] == sum(len(z["ids"]) for z in blob["spans"]), "a given token was trained"
         if row["guided"]:
+            sampled_under, trained_under = (CHAT.decode(blob[view][0]).rpartition("Who is")[2] for view in ("contexts", "target"))
+            assert GIVEN[kind] in sampled_under and (GIVEN[kind] in trained_under) is (injected == "keep")
             guided.append((trained - seen).exp())
     assert metrics["ratio/guided_mean"] == pytest.approx(float(torch.cat(guided).mean()), abs=1e-3)
     assert metrics["ratio/unguided_mean"] == pytest.approx(1, abs=1e-3) and metrics["mismatch/logprob_max"] < 1e-3

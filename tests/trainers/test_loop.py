@@ -15,7 +15,7 @@ from loop_bench import PER_ANSWER, RIGHT, TASKS, WRONG, Bench, by_index
 from harness.engines.base import Request, Weights
 from harness.errors import HarnessError, RunLogError
 from harness.events import Kind
-from harness.types import Action, Ids
+from harness.types import Action, Ids, Span
 from trainers.algorithms.actguide import ActGuide, ActGuideConfig
 from trainers.checkpoints import Best, Checkpoints
 from trainers.learner.base import UpdateReport
@@ -78,6 +78,23 @@ def test_every_span_carries_the_number_of_updates_behind_it(tmp_path: Path) -> N
     bench.run(steps=3)
     versions = [{s.version for minibatch in batch.minibatches for s in minibatch} for batch in bench.learner.batches]
     assert versions == [{0}, {1}, {2}] and bench.engine.version == 3
+
+
+class Behind(PolicyEngine):
+    """One of its tokens in a step is still of the weights before."""
+
+    async def generate(self, request: Request) -> Span:
+        span = await super().generate(request)
+        return replace(span, version=self.version - 1) if request.session.endswith("/t0/k0/2") and self.version else span
+
+
+def test_a_span_of_stale_weights_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, say=by_index, engine_type=Behind)
+    with pytest.raises(HarnessError, match=r"1 of 12 attempts hold tokens of other weights than the \d updates made: train/\d/t0/k0/2 "):
+        bench.run(steps=6)
+    assert len(bench.learner.batches) >= 1 and all(
+        s.version == n for n, b in enumerate(bench.learner.batches) for m in b.minibatches for s in m
+    )
 
 
 def test_checkpoints_are_made_every_n_steps_and_at_the_end_and_the_newest_stay(tmp_path: Path) -> None:

@@ -6,9 +6,14 @@ gradient with its own code; a plain AdamW steps its model. Ours is the shipped p
 
 from __future__ import annotations
 
+import contextlib
+import math
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -25,6 +30,8 @@ from trainers.sample import Batch, Sample
 pytest.importorskip("trl", reason="trl is a development dependency: pip install trl==1.16.0")
 pytestmark = pytest.mark.slow
 
+Rows = list[list[float]]
+
 PROMPT = 3  # tokens; the cases sample from position 3 on
 TRL_EPS = 1e-4  # what TRL adds to a group's standard deviation
 REWARDS = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.25)  # two groups of four
@@ -35,6 +42,10 @@ class Case:
     loss_type: str
     aggregate: Any
     beta: float
+
+    @property
+    def words(self) -> str:
+        return f"{self.aggregate}, {self.beta:g}"
 
 
 CASES = [
@@ -148,9 +159,39 @@ def test_three_off_policy_updates_of_the_learner_are_those_of_trl(tmp_path: Path
     learner.close()
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_public_function_has_trls_loss_and_gradient_in_float64(tmp_path: Path, case: Case) -> None:
-    model_dir = save_model(tmp_path / "model")
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One update of one batch: (loss, KL part, share of clipped tokens) of each, and how far the gradients of the first two lie apart."""
+
+    ours: tuple[float, float, float]
+    trl: tuple[float, float, float]
+    by_hand: tuple[float, float, float]
+    gradient_gap: float
+
+
+def by_hand(new: Rows, old: Rows, reference: Rows, advantages: Sequence[float], case: Case) -> tuple[float, float, float]:
+    """Eq. 11 token by token, as one would on paper: clip 0.2, k3; the mean over all tokens, or over rows of their own means."""
+    policy, kl, clipped = [], [], []
+    for row, advantage in enumerate(advantages):
+        policy.append([]), kl.append([]), clipped.append([])
+        for p, q, z in zip(new[row], old[row], reference[row], strict=True):
+            ratio, d = math.exp(p - q), z - p
+            bounded = min(max(ratio, 0.8), 1.2)
+            policy[row].append(-min(ratio * advantage, bounded * advantage))
+            kl[row].append(math.exp(d) - d - 1)
+            clipped[row].append(float(bounded * advantage < ratio * advantage))
+
+    def mean(values: Rows) -> float:
+        flat = [value for row in values for value in row]
+        return fmean(flat) if case.aggregate == "token" else fmean(fmean(row) for row in values)
+
+    everything = [value for row in clipped for value in row]
+    return mean(policy) + case.beta * mean(kl), mean(kl), fmean(everything)
+
+
+def compared(folder: Path, case: Case) -> list[Compared]:
+    """Three updates of one batch by plain gradient steps, in float64: the public function, TRL and the maths by hand side by side."""
+    model_dir = save_model(folder / "model")
     samples = on_the_edge(rows(), model_dir)
     mine = load_model(model_dir, "float64")
     scorer = Scorer(mine)
@@ -162,21 +203,26 @@ def test_the_public_function_has_trls_loss_and_gradient_in_float64(tmp_path: Pat
     def rows_of(values_N: torch.Tensor) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(list(torch.split(values_N, counts)), batch_first=True)
 
+    def lists(values_N: torch.Tensor) -> Rows:
+        return [part.tolist() for part in torch.split(values_N.detach(), counts)]
+
     mask_BT = rows_of(torch.ones(sum(counts)))
-    old_BT = rows_of(torch.tensor([b for s in samples for b in s.behaviour], dtype=torch.float64))
-    trainer = trl_trainer(model_dir, tmp_path / "trl", samples, case, torch.float64)
+    old_N = torch.tensor([b for s in samples for b in s.behaviour], dtype=torch.float64)
+    trainer = trl_trainer(model_dir, folder / "trl", samples, case, torch.float64)
     inputs = trainer._generate_and_score_completions(trainer.train_dataset.to_list())
     inputs["old_per_token_logps"] = behaviour_BT(samples, inputs["old_per_token_logps"].double())
     inputs["ref_per_token_logps"] = inputs["ref_per_token_logps"].double()
     inputs["advantages"] = torch.tensor([s.advantages[0] for s in samples], dtype=torch.float64)
+    found = []
     for _ in range(3):
         for model in (mine, trainer.model):
             model.zero_grad()
         theirs = trainer._compute_loss(trainer.model, inputs)
         theirs.backward()
+        new_N = scorer(padded)
         ours = clipped_objective(
-            rows_of(scorer(padded)),
-            old_BT,
+            rows_of(new_N),
+            rows_of(old_N),
             rows_of(reference_N),
             mask_BT,
             inputs["advantages"],
@@ -184,10 +230,67 @@ def test_the_public_function_has_trls_loss_and_gradient_in_float64(tmp_path: Pat
             aggregate=case.aggregate,
         )
         ours.loss.backward()
-        assert ours.loss.item() == pytest.approx(theirs.item(), abs=1e-6)
-        for (name, a), (_, b) in zip(mine.named_parameters(), trainer.model.named_parameters(), strict=True):
-            assert torch.allclose(a.grad, b.grad, rtol=0, atol=1e-6), name
+        metrics = trainer._metrics["train"]
+        found.append(
+            Compared(
+                ours=(ours.loss.item(), ours.kl_loss.item(), ours.clip_fraction.item()),
+                trl=(theirs.item(), metrics["kl"][-1], metrics["clip_ratio/region_mean"][-1]),
+                by_hand=by_hand(lists(new_N), lists(old_N), lists(reference_N), [s.advantages[0] for s in samples], case),
+                gradient_gap=max(
+                    float((a.grad - b.grad).abs().max()) for a, b in zip(mine.parameters(), trainer.model.parameters(), strict=True)
+                ),
+            )
+        )
         with torch.no_grad():
             for model in (mine, trainer.model):
                 for parameter in model.parameters():
                     parameter -= 0.01 * parameter.grad
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_public_function_trl_and_the_maths_by_hand_agree_in_float64(tmp_path: Path, case: Case) -> None:
+    updates = compared(tmp_path, case)
+    for update in updates:
+        assert update.ours[0] == pytest.approx(update.trl[0], abs=1e-6) and update.gradient_gap < 1e-6
+        assert update.ours[2] == pytest.approx(update.trl[2], abs=1e-6) and update.ours[2] > 0.05
+        assert update.ours == pytest.approx(update.by_hand, abs=1e-12)
+        if case.aggregate == "token":  # TRL reports the KL over all tokens, whichever loss it takes
+            assert update.ours[1] == pytest.approx(update.trl[1], abs=1e-6)
+    assert updates[0].ours[1] == 0 < updates[-1].ours[1]
+    shown = [line.split("|")[3:6] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {case.words} |")]
+    assert [[float(cell) for cell in row] for row in shown] == [
+        pytest.approx([u.ours[0], u.trl[0], u.by_hand[0]], abs=1e-6) for u in updates
+    ], "make docs/agreement.md again"
+
+
+def page(folder: Path) -> str:
+    """docs/agreement.md."""
+    lines = []
+    for case in (parameter.values[0] for parameter in CASES):
+        assert isinstance(case, Case)
+        for number, update in enumerate(compared(folder / f"{case.aggregate}-{case.beta}", case), start=1):
+            cells = [f"{value:.9f}" for value in (update.ours[0], update.trl[0], update.by_hand[0])]
+            shares = [f"{value:.4f}" for value in (update.ours[2], update.trl[2], update.by_hand[2])]
+            lines.append(f"| {case.words} | {number} | {' | '.join((*cells, *shares))} | {update.gradient_gap:.0e} |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+PAGE = Path(__file__).parents[2] / "docs/agreement.md"
+HEAD = """# Our loss, TRL's, and the same by hand
+
+Three off-policy updates of one batch (8 trajectories in two groups, uneven lengths, observations inside, ratios on both sides of the clip),
+plain gradient steps in float64 from the same weights. *Ours* is `clipped_objective`, *TRL* is GRPOTrainer 1.16.0 with its own advantages,
+reference, loss and gradient, *by hand* is Eq. 11 written out token by token in plain Python. The gradients are those of all weights; the
+last column is the largest difference of ours and TRL's. Made by `python tests/trainers/test_trl_agreement.py > docs/agreement.md`; the same
+file holds the tests, also of the shipped learner (AdamW, gradient clipping) against TRL's model over three updates.
+
+| mean over, KL weight | update | loss: ours | TRL | by hand | clipped: ours | TRL | by hand | gradients apart |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|
+"""
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(sys.stderr):  # TRL may print
+        made = page(Path(place))
+    sys.stdout.write(made)

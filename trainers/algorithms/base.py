@@ -5,13 +5,16 @@ The loop asks and never knows the answer's name: it holds no word of guidance, g
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from harness.guide import UNGUIDED, Guide
 from harness.types import Group, Member, Purpose, Task, Trajectory
 from trainers.objectives.base import Objective
 from trainers.sample import Sample
+
+T = TypeVar("T")
 
 
 class Rollouts(Protocol):
@@ -54,3 +57,20 @@ class Algorithm(Protocol):
         ...
 
     def objective(self) -> Objective: ...
+
+
+async def as_they_come(calls: Iterable[Coroutine[Any, Any, T]]) -> AsyncIterator[T]:
+    """Run all at once and yield each result as it arrives; a failure ends the others."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        for finished in asyncio.as_completed(tasks):
+            yield await finished
+    finally:
+        await end_all(tasks)
+
+
+async def end_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs and wait for its end, so that nothing fails later where nobody looks."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from harness.config import Section, identity
 from harness.types import Attempt, Group, Member, Status, Task, Trajectory
 from trainers.advantage import group_advantages
-from trainers.algorithms.base import Rollouts
+from trainers.algorithms.base import Rollouts, as_they_come
 from trainers.objectives.base import Objective
 from trainers.objectives.policy_gradient import ObjectiveConfig
 from trainers.phases import Phase
@@ -54,8 +53,8 @@ class ZeroRL:
         return (Phase(algorithm=self),)
 
     async def collect(self, tasks: Sequence[Task], rollouts: Rollouts) -> AsyncIterator[Group]:
-        for finished in asyncio.as_completed([self._collect_one(task, rollouts) for task in tasks]):
-            yield await finished
+        async for group in as_they_come(self._collect_one(task, rollouts) for task in tasks):
+            yield group
 
     def credit(self, groups: Sequence[Group]) -> list[Sample]:
         return [sample for group in groups for sample in self._credit_one(group)]

@@ -7,12 +7,11 @@ the record only. No advantage, no reference policy, no ratio.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from harness.config import Section, identity
 from harness.types import Attempt, Group, Task
-from trainers.algorithms.base import Rollouts
+from trainers.algorithms.base import Rollouts, as_they_come
 from trainers.guidance.inject import as_plan
 from trainers.objectives.base import Objective
 from trainers.objectives.distill import Distillation
@@ -44,8 +43,8 @@ class OPSD:
 
     async def collect(self, tasks: Sequence[Task], rollouts: Rollouts) -> AsyncIterator[Group]:
         """One group a task; a task without expert actions has no teacher and is left out."""
-        for finished in asyncio.as_completed([self._collect_one(task, rollouts) for task in tasks if task.actions]):
-            yield await finished
+        async for group in as_they_come(self._collect_one(task, rollouts) for task in tasks if task.actions):
+            yield group
 
     def credit(self, groups: Sequence[Group]) -> list[Sample]:
         """Every trajectory that an outage did not cut, whatever its reward."""

@@ -96,7 +96,7 @@ class BoardPage:
     has_any: bool
     has_reported: bool
     without_reported: str
-    unchecked: tuple[str, ...]  # judges behind these scores that were not calibrated
+    unchecked: tuple[tuple[str, str], ...]  # judges behind these scores that were not calibrated, and what would do it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
