@@ -186,7 +186,9 @@ class Bench:
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie; may be repeated.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many seeds, from 0.")
 @click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Training steps of every arm.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time; the cores are shared among them.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at a time, sharing the cores; 1 where a run fills the GPUs."
+)
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting of every run or diagnosis that has it; may be repeated."
 )

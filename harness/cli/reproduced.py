@@ -195,7 +195,7 @@ def _diagnosis(folders: Sequence[Path]) -> list[str]:
         *lines,
         *(f"- {line}" for line in found[0]["summary"]),
         "",
-        f"Plot: {(Path(folders[0].name) / found[0]['file']).with_suffix('.png')}",
+        f"Plot: $HARNESS_HOME/studies/shared/{(Path(folders[0].name) / found[0]['file']).with_suffix('.png')}",
     ]
 
 

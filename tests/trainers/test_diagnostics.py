@@ -186,6 +186,23 @@ def test_the_unguided_policy_succeeds_only_from_behind_its_barrier() -> None:
     assert unguided and all("<1>:" not in tiny_chat().decode(r.ids) for r in unguided), "a continuation saw the plan"
 
 
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (((3.0, 1.0), (4.0, 1.0), (5.0, 2.0)), "+2.67 (3 trajectories, standard error 0.33): higher before, as the paper finds"),
+        (
+            ((1.0, 3.0), (1.0, 4.0), (2.0, 5.0)),
+            "-2.67 (3 trajectories, standard error 0.33): NOT higher before, as the paper finds it to be",
+        ),
+        (((3.0, 1.0), (1.0, 3.0), (2.0, 1.0)), "cannot be told from zero; the paper finds it higher before"),
+        (((3.0, 1.0), (math.nan, 1.0), (2.0, math.nan)), "1 of 3 trajectories have both, too few to compare"),
+    ],
+)
+def test_what_is_said_of_the_barrier_has_a_standard_error(rows: tuple[tuple[float, ...], ...], words: str) -> None:
+    paths = [prefix_pass.Path(task_id="t", level=1, given=0, success=True, judged=(2, 2), successes=(0, 1))] * 3
+    assert words in prefix_pass._at_the_barrier(paths, rows)
+
+
 def test_a_shorter_plan_gives_shorter_guidance() -> None:
     bench, _ = lab(Amounts(samples=2, continuations=2, level=1))
     found = asyncio.run(prefix_pass.diagnose(bench))

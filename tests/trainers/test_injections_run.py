@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import tiny_chat
 
+from harness.chat import Chat
 from harness.cli.main import cli, run_command
 from harness.events import Kind, current_events, read_blob
 from harness.tiny import model_dir
@@ -19,7 +19,7 @@ from trainers.guidance.inject import LEAD, STEP_LEAD
 
 KINDS = (("plan", "null"), ("assistant-prefix", "null"), ("step", "null"), ("messages", "drop"), ("messages", "keep"))
 GIVEN = {"plan": LEAD, "assistant-prefix": LEAD, "step": STEP_LEAD, "messages": "<tool_response>"}
-CHAT = tiny_chat()
+CHAT = Chat.load(model_dir())
 SMALL = {
     "tasks_per_step": 2,
     "minibatch_tasks": 2,

@@ -242,7 +242,7 @@ def _summary(cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]], lab: Lab)
         lost = "-" if row["lost"] is None else f"{row['lost']:.0%}"
         recovery = "-" if row["recovery"] is None else f"{row['recovery']:.0%}"
         lines.append(
-            f"{row['percent']}% of the plan: shift {row['mean']:.2f}, R_k {row['variance']:.2f} "
+            f"{row['percent']}% of the plan: shift {round(row['mean'], 2) + 0.0:.2f}, R_k {row['variance']:.2f} "
             f"(tokens {row['token_variances']:.2f}, covariances {row['covariances']:+.2f}), ESS {row['ess']:.0%} of trajectories, "
             f"lost to small ratios {lost}, clipped {row['clipped']:.0%}, recovery {recovery}"
         )

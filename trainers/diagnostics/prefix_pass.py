@@ -13,8 +13,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isnan, nan
-from statistics import fmean
+from math import isnan, nan, sqrt
+from statistics import fmean, stdev
 from typing import Any
 
 from harness.engines.base import Capability, Engine, Request, Weights, request_seed
@@ -96,7 +96,8 @@ async def diagnose(lab: Lab) -> Finding:
     members = await lab.guided_attempts()
     paths = await asyncio.gather(*(_path(lab, member) for member in members))
     passed, rates = mean_by_turn([p.reached for p in paths]), mean_by_turn([p.rates for p in paths])
-    influence = _by_turn(paths, await influences(lab, members))
+    shifts = _shifts(paths, await influences(lab, members))
+    influence = mean_by_turn(shifts)
     k = lab.amounts.continuations
     both = tuple(
         Series(name=name, points=tuple((float(turn), value) for turn, value in enumerate(values, 1)))
@@ -112,7 +113,7 @@ async def diagnose(lab: Lab) -> Finding:
         name="prefix-pass",
         title=TITLE,
         step=lab.step,
-        summary=tuple(_summary(paths, passed, rates, influence, k)),
+        summary=tuple(_summary(paths, passed, rates, shifts, k)),
         charts=charts,
         data={
             "k": k,
@@ -154,10 +155,9 @@ async def _continue(lab: Lab, member: Member, given: tuple[Action, ...], said: t
     return await rollouts.sample(attempt.task, size=size, level=len(given), guide=guide, purpose=Purpose.PROBE)
 
 
-def _by_turn(paths: Sequence[Path], found: Sequence[Influence]) -> list[float]:
-    """Mean |Delta logit| of each turn; NaN where every trajectory had that turn given, so that nothing was sampled there."""
-    rows = [(*((nan,) * path.given), *influence.logit) for path, influence in zip(paths, found, strict=True)]
-    return mean_by_turn(rows)
+def _shifts(paths: Sequence[Path], found: Sequence[Influence]) -> list[tuple[float, ...]]:
+    """|Delta logit| of each turn of each trajectory; NaN where the turn was given, so that nothing was sampled there."""
+    return [(*((nan,) * path.given), *influence.logit) for path, influence in zip(paths, found, strict=True)]
 
 
 def _known(values: Sequence[float]) -> list[float | None]:
@@ -165,7 +165,9 @@ def _known(values: Sequence[float]) -> list[float | None]:
     return [None if isnan(value) else value for value in values]
 
 
-def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[float], influence: Sequence[float], k: int) -> list[str]:
+def _summary(
+    paths: Sequence[Path], passed: Sequence[float], rates: Sequence[float], influence: Sequence[Sequence[float]], k: int
+) -> list[str]:
     easy = sum(p.first == 0 for p in paths)
     never = sum(p.first is None for p in paths)
     lines = [
@@ -175,15 +177,26 @@ def _summary(paths: Sequence[Path], passed: Sequence[float], rates: Sequence[flo
     for turn, (share, rate) in enumerate(zip(passed, rates, strict=True), 1):
         known = "no continuation could be judged" if isnan(share) else f"pass@{k} {share:.0%}, one continuation {rate:.1%}"
         lines.append(f"before turn {turn}: {known}")
-    blocked = [turn for p in paths for turn in range(len(p.successes) if p.first is None else p.first)]
-    inside = [influence[turn] for turn in blocked if not isnan(influence[turn])]
-    if inside:
-        over_all = fmean(value for value in influence if not isnan(value))
-        verdict = "higher there, as the paper finds" if fmean(inside) > over_all else "NOT higher there, as the paper finds it to be"
-        lines.append(
-            f"|Delta logit| is {fmean(inside):.2f} on the {len(inside)} turns before reward is in reach and {over_all:.2f} over all turns: "
-            f"{verdict} ({fmean(inside) - over_all:+.2f})"
-        )
+    lines.append(_at_the_barrier(paths, influence))
     if any(path.given for path in paths):
         lines.append("the first turns of these trajectories were replayed, not sampled: they stay in view as part of the state")
     return lines
+
+
+def _at_the_barrier(paths: Sequence[Path], influence: Sequence[Sequence[float]]) -> str:
+    """Whether guidance shifts logits more on the turns before reward is in reach: each trajectory is compared with itself, and a difference
+    within twice its standard error is none. ``influence``: |Delta logit| of each turn of each trajectory, NaN where nothing was sampled."""
+    gaps = []
+    for path, row in zip(paths, influence, strict=True):
+        first = len(row) if path.first is None else path.first
+        before, behind = ([value for value in part if not isnan(value)] for part in (row[:first], row[first:]))
+        if before and behind:
+            gaps.append(fmean(before) - fmean(behind))
+    words = "|Delta logit| on the turns before reward is in reach, minus that on the turns behind"
+    if len(gaps) < 2:
+        return f"{words}: {len(gaps)} of {len(paths)} trajectories have both, too few to compare; the paper finds it higher before"
+    mean, error = fmean(gaps), stdev(gaps) / sqrt(len(gaps))
+    verdict = "higher before, as the paper finds" if mean > 0 else "NOT higher before, as the paper finds it to be"
+    if abs(mean) <= 2 * error:
+        verdict = "cannot be told from zero; the paper finds it higher before"
+    return f"{words}: {mean:+.2f} ({len(gaps)} trajectories, standard error {error:.2f}): {verdict}"
