@@ -25,6 +25,7 @@ from harness.events import Kind, current_events
 from harness.metrics import bounds
 from harness.records import judgement_record, question_and_gold
 from harness.types import Score, ScoreStatus, Status
+from harness.wording import plural
 from judges.attempts import Log, OutageConfig, OutageWatch, judged_patiently, lost_to_outage
 from judges.base import Judge, score_answer
 
@@ -50,7 +51,8 @@ class Regraded:
         low, high = bounds(None if key in self.truncated else value for key, value in self.after.items())
         return (
             f"{self.evaluation_id}: {_mean(self.before)} by {old} -> {_mean(self.after)} by {new}; coverage {_coverage(self.before)} -> "
-            f"{_coverage(self.after)}, so between {low:.1%} and {high:.1%} of {len(self.after)} attempts; {self.judged} judged now"
+            f"{_coverage(self.after)}, so between {low:.1%} and {high:.1%} "
+            f"of {len(self.after)} {plural(len(self.after), 'attempt')}; {self.judged} judged now"
         )
 
 
@@ -113,7 +115,7 @@ def _refuse_dead_judge(scores: Collection[Score]) -> None:
     ]
     if asked and all(s.status is ScoreStatus.TRANSPORT_ERROR for s in asked):
         raise OutageError(
-            f"the judge answered none of {len(asked)} requests ({asked[0].detail}); nothing was recorded: mend it, "
+            f"the judge answered none of {len(asked)} {plural(len(asked), 'request')} ({asked[0].detail}); nothing was recorded: mend it, "
             "then give the same command again"
         )
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from harness.metrics import avg_at_k, bounds, pass_at_k, pass_hat_k
 from harness.types import ScoreStatus, Status
+from harness.wording import plural
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class Result:
         score = "no score" if self.mean is None else f"{self.mean:.1%}"
         unscored = f"; {self.open()}" if self.open() else ""
         again = "".join(f"; {name} {value:.1%}" for name, value in self.repeated().items())
-        return f"{score} of {len(self.tasks)} tasks, unguided{unscored}{again}"
+        return f"{score} of {len(self.tasks)} {plural(len(self.tasks), 'task')}, unguided{unscored}{again}"
 
     def details(self) -> str:
         """Coverage, statuses and usage on one line: ``coverage 100%; answered 37, truncated 3; 5,120 prompt + 1,024 generated tokens``."""
@@ -118,6 +119,6 @@ class Result:
         sums = self.usage()
         tokens = f"{sums.get('prompt_tokens', 0):,.0f} prompt + {sums.get('generated_tokens', 0):,.0f} generated tokens"
         cost = f", cost {sums['cost']:.4g}" if "cost" in sums else ""
-        retries = f", {sums['retries']:.0f} requests sent again" if sums.get("retries") else ""
+        retries = f", {sums['retries']:.0f} {plural(sums['retries'], 'request')} sent again" if sums.get("retries") else ""
         stopped = f"; stopped by {self.stopped_by}" if self.stopped_by and "not run" in self.statuses() else ""
         return f"coverage {self.coverage:.0%}; {ended}; {tokens}{cost}{retries}{stopped}"

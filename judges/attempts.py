@@ -22,6 +22,7 @@ from harness.errors import OutageError
 from harness.events import Kind
 from harness.records import attempt_blob, attempt_record, judgement_record
 from harness.types import Attempt, Member, Score, ScoreStatus, Status, Task
+from harness.wording import plural
 from judges.base import Judge, score_attempt
 
 T = TypeVar("T")
@@ -149,7 +150,7 @@ def too_much_lost(lost: Sequence[str], drawn: int, what: str, config: OutageConf
     """In words that outages took more of ``drawn`` attempts than is tolerated, None if they did not. ``lost`` holds the reasons."""
     if not lost or len(lost) <= config.tolerate * drawn:
         return None
-    return f"{len(lost)} of {drawn} attempts of {what} met an outage that outlasted all retries ({lost[0]})"
+    return f"{len(lost)} of {drawn} {plural(drawn, 'attempt')} of {what} met an outage that outlasted all retries ({lost[0]})"
 
 
 def lost_to_outage(status: Status, score: Score) -> str | None:

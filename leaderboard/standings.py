@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from harness.wording import plural
 from leaderboard.ranks import CORRECTIONS, Rank, ranks
 from leaderboard.rows import NOT_A_RECIPE, flatten
 from leaderboard.stats import Comparison, Interval, Verdicts, compare, interval
@@ -261,7 +262,7 @@ def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bo
         covered = (
             f"coverage {coverage:.0%}: the other questions got no verdict (outage or undecided) and are left out" if coverage < 1 else ""
         )
-        truncated = f"answers to {cut:g} questions were truncated and count as wrong" if cut else ""
+        truncated = f"{cut:g} {plural(cut, 'question')} with a truncated answer, counted as wrong" if cut else ""
         notes.append(f"{'; '.join(filter(None, (covered, truncated)))}; with them the score lies between {low:.1%} and {high:.1%}")
     if departs := (found[0].code_parts or {}).get("departs"):
         notes.append(f"not comparable with published results: {departs}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, func, select
 
 from harness.events import being_written
+from harness.wording import plural
 from leaderboard.outcomes import CURRENT
 from leaderboard.schema import Attempt, Evaluation, Judgement, Run
 from leaderboard.words import method_title
@@ -36,7 +37,7 @@ class Unfinished:
     def words(self) -> str:
         """``eval-x: tiny base on xbench test stopped, 7 of 12 questions judged (503); continue it with ...``."""
         what = f"{self.run_id}: {self.model} {method_title(self.method).removeprefix('+ ')} on {self.benchmark} {self.split}".rstrip()
-        said = f"{what} {'is running' if self.running else 'stopped'}, {self.judged} of {self.n} questions judged"
+        said = f"{what} {'is running' if self.running else 'stopped'}, {self.judged} of {self.n} {plural(self.n, 'question')} judged"
         if self.running:
             return said
         why = f" ({self.error if len(self.error) <= 160 else self.error[:157] + '...'})" if self.error else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.wording import plural
 from leaderboard.standings import Column
 from leaderboard.stats import Comparison
 
@@ -67,7 +68,7 @@ def delta_words(comparison: Comparison) -> str:
     if comparison.delta == 0:
         return "no difference seen"
     if comparison.more:
-        return f"not distinguishable, needs about {comparison.more:,} more questions"
+        return f"not distinguishable, needs about {comparison.more:,} more {plural(comparison.more, 'question')}"
     return "not distinguishable, needs more seeds or questions"
 
 
@@ -75,7 +76,8 @@ def gap_words(comparison: Comparison) -> str:
     """The smallest difference that such a study would find."""
     if comparison.gap is None:
         return ""
-    return f"{comparison.n} questions find a difference of {100 * comparison.gap:.1f} points or more four times in five"
+    who = f"{comparison.n} {plural(comparison.n, 'question finds', 'questions find')}"
+    return f"{who} a difference of {100 * comparison.gap:.1f} points or more four times in five"
 
 
 def comparison_sentence(comparison: Comparison, other: str = "the base") -> str:
@@ -83,7 +85,8 @@ def comparison_sentence(comparison: Comparison, other: str = "the base") -> str:
     gap = (
         ""
         if comparison.gap is None
-        else f" With {comparison.n} questions, a gap of about {100 * comparison.gap:.1f} points is found four times in five."
+        else f" With {comparison.n} {plural(comparison.n, 'question')}, a gap of about {100 * comparison.gap:.1f} points is found "
+        "four times in five."
     )
     corrected = ""
     if comparison.adjusted is not None:

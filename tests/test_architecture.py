@@ -20,7 +20,10 @@ MAY_IMPORT = {
     "judges": ("harness", "judges"),
     "benchmarks": ("harness", "judges", "benchmarks"),
     "trainers": ("harness", "judges", "trainers"),
-    "leaderboard": ("harness.cipher", "harness.errors", "harness.types", "harness.events", "harness.metrics", "leaderboard"),
+    "leaderboard": (
+        *("harness.cipher", "harness.errors", "harness.types", "harness.events", "harness.metrics", "harness.wording"),
+        "leaderboard",
+    ),
 }
 
 # heavy package: the only places that may import it, by prefix.

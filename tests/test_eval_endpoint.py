@@ -343,8 +343,8 @@ def test_each_turn_limit_is_an_evaluation_of_its_own(tmp_path: Path, capsys: pyt
     with StubEndpoint(answers=ANSWERS, search=True) as stub:
         evaluate(stub, tmp_path / "run", "--turns", "1,2", "--sample", TASKS[0].id)
     said = capsys.readouterr().out
-    assert "miniweb/test/turns-1: 0.0% of 1 tasks" in said and "turn_limit 1" in said
-    assert "miniweb/test/turns-2: 100.0% of 1 tasks" in said
+    assert "miniweb/test/turns-1: 0.0% of 1 task," in said and "turn_limit 1" in said
+    assert "miniweb/test/turns-2: 100.0% of 1 task," in said
     assert len({e["comparability"] for e in finished(tmp_path / "run")}) == 2
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.comparability import Comparability, parts_of
 from harness.events import Kind, current_events
+from harness.wording import plural
 
 if TYPE_CHECKING:
     from benchmarks.lm_eval.samples import Sample
@@ -65,7 +66,7 @@ def words(summary: Summary, headline: str, asked: int) -> str:
     """``prompt_level_strict_acc 0.300 ± 0.065, ... (50 samples)``, the headline first."""
     names = sorted(summary.values, key=lambda name: name != headline)
     parts = [f"{name.removesuffix(',none')} {summary.values[name]:.3f}" + _plus_minus(summary.errors.get(name)) for name in names]
-    return f"{', '.join(parts) or 'no score'} ({asked} samples)"
+    return f"{', '.join(parts) or 'no score'} ({asked} {plural(asked, 'sample')})"
 
 
 def recorded_metrics(run_dir: Path, evaluation_id: str, judge: str) -> dict[str, Metrics]:

@@ -8,6 +8,7 @@ import sys
 import click
 
 from harness.errors import HarnessError
+from harness.wording import plural
 
 
 @click.command()
@@ -17,7 +18,7 @@ def demo(steps: int) -> None:
     click.echo("A demonstration with one seed. `harness study actguide-vs-zero-rl --seeds 3` measures with intervals.\n")
     _harness("eval", "--model", "tiny", "--benchmarks", "miniweb")
     for trainer in ("zero-rl", "actguide"):
-        click.echo(f"\n== {trainer}: {steps} steps on questions that the base model cannot answer ==")
+        click.echo(f"\n== {trainer}: {steps} {plural(steps, 'step')} on questions that the base model cannot answer ==")
         _harness("run", "--trainer", trainer, "--model", "tiny", "--steps", str(steps))
     click.echo("")
     _harness("leaderboard", "show")

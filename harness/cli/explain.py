@@ -12,6 +12,7 @@ import click
 from harness.cli.run import nested
 from harness.config import Difference, FieldRow, build, describe, differences, merge
 from harness.registry import load
+from harness.wording import plural
 
 if TYPE_CHECKING:
     from trainers.config import RunConfig
@@ -53,7 +54,7 @@ def guidance_budget(levels: int, margin: float, confidence: float, form: str) ->
     if form == "json":
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
         return
-    click.echo(f"{found.groups} groups per level")
+    click.echo(f"{found.groups} {plural(found.groups, 'group')} per level")
     click.echo("  m >= ln(2 (K + 1) / xi) / (2 D^2)                      Eq. 24")
     click.echo(f"  2 (K + 1) = 2 * ({levels} + 1) = {found.events}, xi = 1 - {confidence:g} = {found.xi:g}")
     click.echo(f"  ln({found.events} / {found.xi:g}) = {found.log_term:.4f}, 2 D^2 = 2 * {margin:g}^2 = {found.twice_margin_squared:g}")

@@ -17,6 +17,7 @@ import click
 from harness.cli import bundle
 from harness.config import home
 from harness.errors import UsageError
+from harness.wording import plural
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -138,7 +139,7 @@ def rebuild() -> None:
     runs_dir = home() / "runs"
     reading = ingest.rebuild(_database(fresh=False), runs_dir)
     _report(reading.problems)
-    click.echo(f"Rebuilt from {reading.events} events under {runs_dir}.")
+    click.echo(f"Rebuilt from {reading.events} {plural(reading.events, 'event')} under {runs_dir}.")
     if reading.problems:
         sys.exit(1)
 

@@ -12,6 +12,8 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from harness.wording import plural
+
 
 class Steps(Protocol):
     """The part of a run's state that is shown."""
@@ -88,7 +90,7 @@ class EvalProgress:
             self._progress.update(self._bar, completed=done, total=total, numbers=self._numbers())
         elif done * 10 // total > self._tenth:
             self._tenth = done * 10 // total
-            print(f"{self._title}: {done}/{total} samples  {self._numbers()}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{self._title}: {done}/{total} {plural(total, 'sample')}  {self._numbers()}".rstrip(), file=sys.stderr, flush=True)
 
 
 class Notices:

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.cli.study import Verdicts, last_evaluation, steps_of, verdicts
+from harness.wording import plural
 
 if TYPE_CHECKING:
     from harness.cli.reproduce import Bench, Reproduction
@@ -115,7 +116,7 @@ def _claim(better: str, worse: str, scores: Mapping[str, Sequence[Verdicts]]) ->
     if found is None:
         return f"{better} over {worse}: not comparable, no question has a verdict in both"
     if not found.wins and not found.losses:
-        return f"{better} over {worse}: undecided: both score the same on each of {found.ties} questions"
+        return f"{better} over {worse}: undecided: both score the same on each of {found.ties} {plural(found.ties, 'question')}"
     bounds = "no interval" if found.low is None or found.high is None else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
     bounds += "" if found.gap is None else f"; four of five such studies would find a gap of {100 * found.gap:.1f}"
     return f"{better} over {worse}: {100 * found.delta:+.1f} ({bounds}); {_verdict(found.delta, found.distinguishable)}"
@@ -194,7 +195,7 @@ def _diagnosis(folders: Sequence[Path]) -> list[str]:
     for number in range(len(found[0]["charts"])):
         lines += [*_chart([event["charts"][number] for event in found]), ""]
     if len(found) > 1:
-        lines += [f"Means over {len(found)} seeds (lowest to highest seed). In words, seed 0:", ""]
+        lines += [f"Means over {len(found)} {plural(len(found), 'seed')} (lowest to highest seed). In words, seed 0:", ""]
     return [
         *lines,
         *(f"- {line}" for line in found[0]["summary"]),

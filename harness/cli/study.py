@@ -23,6 +23,7 @@ import click
 
 from harness.config import Section, describe, parse_assignment
 from harness.errors import HarnessError, UsageError, nearest
+from harness.wording import plural
 
 Verdicts = dict[str, float]
 
@@ -229,7 +230,7 @@ def report(plan: Plan, seeds: int) -> None:
     from leaderboard.stats import compare
 
     arms = {name: [verdicts(*where) for where in places] for name, places in _arms(plan, seeds).items()}
-    click.echo(f"\n{plan.model}, {plan.tasks}/{plan.split}, unguided, {plan.steps} steps of ActGuide; score by seed")
+    click.echo(f"\n{plan.model}, {plan.tasks}/{plan.split}, unguided, {plan.steps} {plural(plan.steps, 'step')} of ActGuide; score by seed")
     rows = []
     for name, runs in arms.items():
         means = [sum(v.values()) / len(v) for v in runs]
@@ -254,7 +255,10 @@ def report(plan: Plan, seeds: int) -> None:
     for name, cells in costs.items():
         click.echo(
             f"  {name:16}"
-            + "  ".join(f"{c['tokens']:,} tok, {c['steps']} steps, {c['minutes']:.1f} min, {c['peak_mb']:.0f} MB" for c in cells)
+            + "  ".join(
+                f"{c['tokens']:,} tok, {c['steps']} {plural(c['steps'], 'step')}, {c['minutes']:.1f} min, {c['peak_mb']:.0f} MB"
+                for c in cells
+            )
         )
     plan.folder.mkdir(parents=True, exist_ok=True)
     (plan.folder / "report.json").write_text(json.dumps({"scores": rows, "differences": deltas, "costs": costs}, indent=2) + "\n")

@@ -29,6 +29,7 @@ import aiohttp
 
 from harness.engines.pace import Pace
 from harness.errors import HarnessError, OutageError, UsageError
+from harness.wording import plural
 
 _LOG = logging.getLogger(__name__)
 
@@ -148,7 +149,9 @@ class Client:
                 now = time.monotonic()
                 since = min(began, self._gone_since or began) if failure.gone else began
                 if failures > patience.retries or now - since + wait > patience.seconds:
-                    raise UnansweredError(f"{failure} ({retries} tries in {now - since:.0f} s)", busy=failure.busy) from failure
+                    raise UnansweredError(
+                        f"{failure} ({retries} {plural(retries, 'try', 'tries')} in {now - since:.0f} s)", busy=failure.busy
+                    ) from failure
                 if not (failure.overload or failure.gone):
                     self._fails_everything(failure, patience, now, wait)
             await asyncio.sleep(wait)
@@ -165,7 +168,7 @@ class Client:
             )
         if failing >= UNHEARD and not self._said:
             self._said = True
-            again = f"each request is sent again up to {patience.retries} times"
+            again = f"each request is sent again up to {patience.retries} {plural(patience.retries, 'time')}"
             _LOG.warning("%s %s has failed every request for %.0f s: %s; %s", self._who, self.url, failing, failure, again)
 
     async def models(self) -> tuple[Served, ...]:

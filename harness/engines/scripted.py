@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.engines.base import Capability, EngineConfig, Request, Weights
 from harness.errors import EngineError, UsageError
 from harness.types import FinishReason, Ids, Span
+from harness.wording import plural
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -84,7 +85,9 @@ class ScriptedEngine:
         else:
             turns = self._script.get(request.session, ()) if isinstance(self._script, Mapping) else self._script
             if turn >= len(turns):
-                raise EngineError(f"the script of session {request.session!r} ends after {len(turns)} turns; give it one more")
+                raise EngineError(
+                    f"the script of session {request.session!r} ends after {len(turns)} {plural(len(turns), 'turn')}; give it one more"
+                )
             reply = turns[turn]
         return Reply(text=reply) if isinstance(reply, str) else reply
 

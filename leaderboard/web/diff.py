@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import takewhile, zip_longest
 from typing import Any
 
+from harness.wording import plural
 from leaderboard.records import RunInfo, SampleInfo
 from leaderboard.transcripts import Transcript
 from leaderboard.web.pages.compare import DiffPage, DiffSide, DiffTurn
@@ -56,7 +57,7 @@ def parting_words(a: list[Mapping[str, Any]], b: list[Mapping[str, Any]], first:
         return "Both attempts are alike, turn by turn, to the end."
     if first >= min(len(a), len(b)):
         shorter = "A" if len(a) < len(b) else "B"
-        return f"They are alike for {first} turns; then {shorter} had ended."
+        return f"They are alike for {first} {plural(first, 'turn')}; then {shorter} had ended."
     x, y = a[first], b[first]
     if x.get("text") == y.get("text"):
         what = "the same words met different tool results"

@@ -17,6 +17,7 @@ from anyio.to_thread import run_sync
 
 from harness.errors import RunLogError
 from harness.events import Cursor, Event, Kind, read_events
+from harness.wording import plural
 from leaderboard.web.charts import short
 
 POLL_SECONDS = 1.0
@@ -78,7 +79,8 @@ def line_of(event: Event) -> str | None:
         case Kind.STEP:
             return step_words(int(data["step"]), data.get("metrics") or {})
         case Kind.EVALUATION:
-            return f"evaluation of {data.get('benchmark')} {data.get('split') or ''} {data['phase']}, {data.get('n')} questions"
+            n = data.get("n") or 0
+            return f"evaluation of {data.get('benchmark')} {data.get('split') or ''} {data['phase']}, {n} {plural(n, 'question')}"
         case Kind.CHECKPOINT:
             return f"checkpoint before step {data['step']}"
         case Kind.REWIND:
@@ -98,7 +100,7 @@ def step_words(step: int, metrics: Mapping[str, Any]) -> str:
         counts = [
             f"{short(metrics[f'groups/{o}'])} {o}" for o in ("solved", "rescued", "failed", "unscorable") if metrics.get(f"groups/{o}")
         ]
-        said.append(f"{short(metrics['groups/total'])} groups ({', '.join(counts)})")
+        said.append(f"{short(metrics['groups/total'])} {plural(metrics['groups/total'], 'group')} ({', '.join(counts)})")
     if metrics.get("time/step") is not None:
         said.append(f"{metrics['time/step']:.1f} s")
     return ", ".join(said)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 from urllib.parse import quote, urlencode
 
+from harness.wording import plural
 from leaderboard.records import GroupInfo
 
 SHADES = 5
@@ -175,13 +176,13 @@ def _trails(groups: Sequence[GroupInfo], rows: Mapping[int, int], column: Mappin
 
 def _note(stride: int, hidden: int) -> str:
     drawn = f"One step in {stride} is drawn. " if stride > 1 else ""
-    return drawn + (f"{hidden} more tasks are left out." if hidden else "")
+    return drawn + (f"{hidden} more {plural(hidden, 'task is', 'tasks are')} left out." if hidden else "")
 
 
 def _row_words(arrangement: str, tasks: int, like: bool) -> str:
     if arrangement == "stacked":
         return "each step's groups, stacked by outcome"
-    return "the same tasks in the same rows" if like else f"{tasks} tasks down, in the order of their first solution"
+    return "the same tasks in the same rows" if like else f"{tasks} {plural(tasks, 'task')} down, in the order of their first solution"
 
 
 def _summary(groups: Sequence[GroupInfo], steps: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from harness.wording import plural
 from leaderboard.outcomes import bounds
 from leaderboard.records import EvaluationInfo, GroupInfo, RunInfo
 from leaderboard.rows import flatten
@@ -159,7 +160,9 @@ def _figures(
         steps = len(series["tokens/generated_total"])
         figures.append(
             Figure(
-                title="Generated", value=short(series["tokens/generated_total"][-1][1]), detail=f"tokens in {steps} steps, probes counted"
+                title="Generated",
+                value=short(series["tokens/generated_total"][-1][1]),
+                detail=f"tokens in {steps} {plural(steps, 'step')}, probes counted",
             )
         )
     return figures

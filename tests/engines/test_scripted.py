@@ -40,7 +40,7 @@ def test_every_session_goes_through_the_turns_of_a_list() -> None:
 def test_sessions_may_have_their_own_turns_and_running_out_is_an_error() -> None:
     engine = make({"a": ["x"], "b": ["y"]})
     assert (text(ask(engine, "a")), text(ask(engine, "b"))) == ("x", "y")
-    with pytest.raises(EngineError, match="session 'a' ends after 1 turns"):
+    with pytest.raises(EngineError, match="session 'a' ends after 1 turn;"):
         ask(engine, "a")
 
 

@@ -139,7 +139,7 @@ def test_attempts_part_at_the_first_turn_that_differs() -> None:
     }
     for (text, call), words in cases.items():
         assert words in parting_words([turn("x", "one")], [turn(text, call)], 0)
-    assert parting_words([same], [same, more], 1) == "They are alike for 1 turns; then A had ended."
+    assert parting_words([same], [same, more], 1) == "They are alike for 1 turn; then A had ended."
     assert "alike" in parting_words([same], [same], None)
 
 

@@ -67,7 +67,7 @@ def test_a_truncated_answer_counts_as_wrong_and_is_open_upwards() -> None:
     assert bounds(0.5, 0.8, truncated=0.1) == (pytest.approx(0.4), pytest.approx(0.7))
     cut = MEASURED | {"verdicts": {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}, "truncated": 1.0}
     ((cell,),) = [entry.cells.values() for entry in build([Measurement(**cut)]).entries]  # type: ignore[arg-type]
-    assert "answers to 1 questions were truncated and count as wrong; with them the score lies between 25.0% and 50.0%" in cell.notes
+    assert "1 question with a truncated answer, counted as wrong; with them the score lies between 25.0% and 50.0%" in cell.notes
 
 
 def question(n: int, *rewards: float | None, confidences: tuple[float | None, ...] = (), **tags: str) -> Question:
