@@ -21,6 +21,7 @@ class Snapshot:
     def __init__(self, store: Store, before: Snapshot | None = None) -> None:
         self.store = store
         self.measurements = store.measurements()
+        self._identities = {(m.run_id, m.evaluation_id): _identity(m) for m in self.measurements}
         self._lock = RLock()
         self._parts: dict[str, dict[Column, dict[str, str]]] = {}
         self._cells: dict[Fingerprint, Mapping[Key, StandingCell]] = {}
@@ -37,7 +38,8 @@ class Snapshot:
         """The standings of these benchmarks with these parts unfolded."""
 
         def cells(column: Column, latest: Sequence[Measurement], values: Mapping[str, str] | None) -> Mapping[Key, StandingCell]:
-            key = (column, correction, frozenset((values or {}).items()), frozenset(_identity(m) for m in latest if m.is_of(column)))
+            made_of = frozenset(self._identities[m.run_id, m.evaluation_id] for m in latest if m.is_of(column))
+            key = (column, correction, frozenset((values or {}).items()), made_of)
             if key not in self._cells:
                 self._cells[key] = self._earlier.get(key) or column_cells(column, latest, values, correction)
             return self._cells[key]
