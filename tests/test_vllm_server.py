@@ -1,4 +1,4 @@
-"""A real vLLM server on CPU with SmolLM2-135M: evaluated (its id and counts, kill -9 and resume, token ids as in process), and as a judge."""
+"""A real vLLM server on CPU with SmolLM2-135M: evaluated (its id and counts, kill -9 and resume, token ids as in process), and a judge."""
 
 from __future__ import annotations
 
