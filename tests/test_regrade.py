@@ -171,7 +171,7 @@ def test_what_lm_eval_scored_by_its_own_rules_is_left_as_it_is(tmp_path: Path) -
 
 def shown(*arguments: str) -> list[dict[str, Any]]:
     done = CliRunner().invoke(leaderboard, ["show", "--format", "json", *arguments], catch_exceptions=False)
-    rows: list[dict[str, Any]] = json.loads(done.stdout)  # stderr may hold what the test server says of clients that left
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
 
 
