@@ -41,7 +41,7 @@ from leaderboard.schema import (
     Turn,
 )
 from leaderboard.scoring import score_evaluations
-from leaderboard.verdicts import count_verdicts
+from leaderboard.verdicts import count_verdicts, mark_attempts
 
 EVENTS_A_COMMIT = 2000
 IN_CLAUSE = 500  # ids in one SQL list
@@ -205,6 +205,7 @@ class _Chunk:
 
     def write(self) -> None:
         """Write all pending rows; the newest judgement of an attempt takes over ``current``."""
+        touched = {str(r["attempt_id"]) for table in (Attempt, Judgement) for r in self._rows.get(table, ())}
         for table in WRITE_ORDER:
             pending = self._rows.pop(table, [])
             if table is Judgement:
@@ -215,6 +216,8 @@ class _Chunk:
                 self._forget_turns({r["attempt_id"] for r in pending})
             owned = pending if table in SHARED else [{"run": self._run, **r} for r in pending]
             upsert(self._connection, table, owned)
+        for ids in _slices(touched):
+            mark_attempts(self._connection, self._run, ids)
 
     def touched_evaluations(self) -> set[str]:
         """Evaluations whose scores may have changed: named by an event, or holding an attempt judged in this chunk."""

@@ -24,6 +24,7 @@ class Run(Base):
     """One run directory, its settings, and how far its log has been read (``cursor``)."""
 
     __tablename__ = "runs"
+    __table_args__ = (Index("runs_by_model", "model", "command"),)
     key: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     run_id: Mapped[str] = mapped_column(unique=True)
     folder: Mapped[str] = mapped_column(Text)
@@ -98,12 +99,21 @@ class Task(Base):
 
 
 class Attempt(Base):
-    """One episode without its text: ``place`` finds its event in the log, ``blob`` its token arrays."""
+    """One episode without its text: ``place`` finds its event in the log, ``blob`` its token arrays.
+
+    ``passed`` repeats what its current verdict says (None: nothing yet), so that lists are filtered on an index.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (
         Index("attempts_by_step", "run", "purpose", "step"),
-        Index("attempts_by_evaluation", "run", "evaluation_id"),
+        Index("attempts_by_verdict", "run", "passed", "purpose", "step"),
+        Index(
+            "attempts_by_evaluation",
+            *("run", "evaluation_id", "task_id", "position", "passed"),
+            sqlite_where=text("evaluation_id IS NOT NULL"),
+            postgresql_where=text("evaluation_id IS NOT NULL"),
+        ),
         {"sqlite_with_rowid": False},
     )
     run: Mapped[int] = mapped_column(ForeignKey(RUN, ondelete="CASCADE"), primary_key=True)
@@ -127,6 +137,7 @@ class Attempt(Base):
     place: Mapped[str] = mapped_column(Text)
     blob: Mapped[dict[str, Any] | None]
     confidence: Mapped[float | None]
+    passed: Mapped[bool | None]
 
 
 class Turn(Base):
@@ -148,7 +159,6 @@ class Judgement(Base):
 
     __tablename__ = "judgements"
     __table_args__ = (
-        Index("judgements_by_judge", "judge", "value"),
         Index("judgements_retired", "run", "attempt_id", sqlite_where=text("current = 0"), postgresql_where=text("NOT current")),
         {"sqlite_with_rowid": False},
     )

@@ -53,7 +53,7 @@ class Measurement:
     at: str
     verdicts: Verdicts = field(repr=False, default_factory=dict)
     truncated: float = 0.0  # questions whose answers were cut off; they count as wrong
-    config: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    config: Mapping[str, Any] = field(repr=False, default_factory=dict)  # of one run an entry, where recipes must be told apart
     code_parts: Mapping[str, Any] | None = field(repr=False, default=None)  # what the comparability code hashes, where recorded
     verdicts_hash: str = ""  # equal for equal verdicts
 
@@ -284,8 +284,7 @@ def _labels(latest: Sequence[Measurement]) -> dict[Key, str]:
     """For each entry the settings in which it differs from other recipes of the same model and method."""
     configs: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for m in latest:
-        flat = configs[(m.model, m.method)].setdefault(m.entry[2], {})
-        flat |= flatten(m.config)
+        configs[(m.model, m.method)].setdefault(m.entry[2], {}).update(flatten(m.config))
     labels: dict[Key, str] = {}
     for (model, method), recipes in configs.items():
         names = sorted({name for c in recipes.values() for name in c if name.rsplit(".", 1)[-1] not in NOT_A_RECIPE})

@@ -1,14 +1,16 @@
-"""Queries of the leaderboard: finished scores, measurements, runs, series, samples. Reads only; rows leave as plain dataclasses."""
+"""Queries of the leaderboard: finished scores, measurements, runs, series. Reads only; rows leave as plain dataclasses."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, Select, func, select
+from sqlalchemy import Engine, Select, Text, cast, func, select, tuple_
 
 from leaderboard.outcomes import bounds
 from leaderboard.records import (
@@ -16,19 +18,14 @@ from leaderboard.records import (
     EvaluationInfo,
     GroupInfo,
     RunInfo,
-    SampleFilter,
-    SampleInfo,
     SubmissionInfo,
-    VerdictInfo,
 )
+from leaderboard.samples import Samples
 from leaderboard.schema import (
-    Attempt,
-    Credit,
     Diagnostic,
     Evaluation,
     Group,
     Histogram,
-    Judgement,
     Run,
     ScoreRow,
     Step,
@@ -40,15 +37,16 @@ from leaderboard.standings import Column, Measurement, newest
 from leaderboard.stats import Verdicts
 from leaderboard.unfinished import judged
 
-MOST_COUNTED = 5_000  # beyond it a list says "more than", because an exact count would read every row
 IN_CLAUSE = 500  # ids in one SQL list
-PURPOSES = ("train", "probe", "eval")
+
+Item = TypeVar("Item")
 
 
 class Store:
-    """Read access to one database."""
+    """Read access to one database; attempts are asked for through ``samples``."""
 
     def __init__(self, engine: Engine) -> None:
+        self.samples = Samples(engine)
         self._engine = engine
 
     def scores(
@@ -76,27 +74,26 @@ class Store:
         return [_with_bounds(row) for row in kept]
 
     def measurements(self) -> list[Measurement]:
-        """What the board shows: the newest finished evaluation of each run and split, with its verdicts and settings.
+        """What the board shows: the newest finished evaluation of each run and split, with its verdicts.
 
-        Verdicts and configurations are only read for those.
+        What is long (verdicts, parts of the code) is only read for those, settings only where they tell recipes apart.
         """
         heads = self._all(select(*_MEASUREMENT_COLUMNS).join(Run, Run.key == Evaluation.run).where(Evaluation.finished))
-        chosen = newest([Measurement(**row | {"truncated": row["truncated"].get("", 0.0)}) for row in heads])
-        packed: dict[tuple[str, str], bytes] = {}
-        for ids in _slices([m.evaluation_id for m in chosen]):
-            query = select(Run.run_id, Evaluation.evaluation_id, Evaluation.verdicts).join(Run, Run.key == Evaluation.run)
-            rows = self._all(query.where(Evaluation.evaluation_id.in_(ids)))
-            packed |= {(row["run_id"], row["evaluation_id"]): row["verdicts"] or b"" for row in rows}
-        configs = self._configs({m.entry: m.run_id for m in chosen}.values())
-        return [_filled(m, packed.get((m.run_id, m.evaluation_id), b""), configs.get(m.run_id, {})) for m in chosen]
+        keys = {(row["run_id"], row["evaluation_id"]): row.pop("key") for row in heads}
+        chosen = newest([Measurement(**row) for row in heads])
+        places = [(keys[m.run_id, m.evaluation_id], m.evaluation_id) for m in chosen]
+        details = {(row["run"], row["evaluation_id"]): row for ids in _slices(places) for row in self._all(_details(ids))}
+        recipes = Counter((model, method) for model, method, _ in {m.entry for m in chosen})
+        configs = self._configs({m.entry: m.run_id for m in chosen if recipes[m.model, m.method] > 1}.values())
+        return [_filled(m, details[place], configs.get(m.run_id, {})) for m, place in zip(chosen, places, strict=True)]
 
     def parts(self, measurements: Iterable[Measurement], benchmark: str, tag: str | None = None) -> dict[Column, dict[str, str]]:
         """Columns that unfold a benchmark by its tags (or by one of them), each with the tag value of every task id."""
         asked = [m for m in measurements if m.benchmark == benchmark]
-        tags = self.tags({task for m in asked for task in m.verdicts})
+        tags = self.tags(set().union(*(m.verdicts for m in asked)))
         found: dict[Column, dict[str, str]] = {}
         for split in sorted({m.split for m in asked}):
-            tasks = {t for m in asked if m.split == split for t in m.verdicts}
+            tasks = set().union(*(m.verdicts for m in asked if m.split == split))
             for name in sorted({name for t in tasks for name in tags.get(t, {})} if tag is None else {tag}):
                 by_task = {t: str(tags[t][name]) for t in sorted(tasks) if name in tags.get(t, {})}
                 kinds = sorted(set(by_task.values()))
@@ -108,7 +105,8 @@ class Store:
         """Tags of tasks by id."""
         found: dict[str, Mapping[str, str]] = {}
         for ids in _slices(sorted(task_ids)):
-            found |= {row["task_id"]: row["tags"] for row in self._all(select(Task.task_id, Task.tags).where(Task.task_id.in_(ids)))}
+            query = select(Task.task_id, cast(Task.tags, Text).label("tags")).where(Task.task_id.in_(ids))
+            found |= {row["task_id"]: _parsed(row["tags"]) for row in self._all(query)}
         return found
 
     def state(self) -> str:
@@ -128,14 +126,13 @@ class Store:
 
     def last_scores(self, runs: Sequence[int]) -> dict[int, tuple[str, float]]:
         """Of each run its last headline score, with the benchmark and split that it is of."""
-        mine = (ScoreRow.run == Evaluation.run) & (ScoreRow.evaluation_id == Evaluation.evaluation_id)
-        query = (
-            select(Evaluation.run, Evaluation.benchmark, Evaluation.split, ScoreRow.score)
-            .join(ScoreRow, mine & (ScoreRow.part == "") & (ScoreRow.metric == HEADLINE))
-            .where(Evaluation.run.in_(runs))
-            .order_by(Evaluation.step, Evaluation.at)
-        )
-        return {row["run"]: (f"{row['benchmark']} {row['split']}".strip(), row["score"]) for row in self._all(query)}
+        scores = self._headlines(runs)
+        query = select(Evaluation.run, Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split)
+        rows = self._all(query.where(Evaluation.run.in_(runs)).order_by(Evaluation.step, Evaluation.at))
+        scored = [row for row in rows if (row["run"], row["evaluation_id"]) in scores]
+        return {
+            row["run"]: (f"{row['benchmark']} {row['split']}".strip(), scores[row["run"], row["evaluation_id"]]["score"]) for row in scored
+        }
 
     def run(self, run_id: str) -> RunInfo | None:
         """One run, None if it is unknown."""
@@ -153,9 +150,8 @@ class Store:
     def groups(self, run: int) -> list[GroupInfo]:
         """Groups of a run in the order of steps."""
         query = select(Group.step, Group.task_id, Group.outcome, Group.level, Group.max_level).where(Group.run == run)
-        with self._engine.connect() as connection:  # long lists: no mapping a row
-            rows = connection.execute(query.order_by(Group.step, Group.group_id)).all()
-        return [GroupInfo(step=s, task_id=t, outcome=o, level=k, max_level=most) for s, t, o, k, most in rows]
+        with self._engine.connect() as connection:
+            return [*map(GroupInfo._make, connection.execute(query.order_by(Group.step, Group.group_id)).all())]
 
     def series(self, run: int) -> dict[str, list[tuple[int, float]]]:
         """Every recorded number of a run by name, as (step, value); steps without a value are left out."""
@@ -179,19 +175,14 @@ class Store:
 
     def evaluations(self, run: int) -> list[EvaluationInfo]:
         """Evaluations of a run in the order of steps."""
-        mine = (ScoreRow.run == Evaluation.run) & (ScoreRow.evaluation_id == Evaluation.evaluation_id)
-        query = (
-            select(*_EVALUATION_COLUMNS)
-            .join(ScoreRow, mine & (ScoreRow.part == "") & (ScoreRow.metric == HEADLINE), isouter=True)
-            .where(Evaluation.run == run)
-            .order_by(Evaluation.step, Evaluation.at)
-        )
-        rows = self._all(query)
+        scores, unscored = self._headlines([run]), dict.fromkeys(_HEADLINE)
+        rows = self._all(select(*_EVALUATION_COLUMNS).where(Evaluation.run == run).order_by(Evaluation.step, Evaluation.at))
         with self._engine.connect() as connection:
             so_far = {row["evaluation_id"]: judged(connection, run, row["evaluation_id"]) for row in rows if not row["finished"]}
-        return [
-            EvaluationInfo(**row | {"truncated": row["truncated"].get("", 0.0), "judged": so_far.get(row["evaluation_id"])}) for row in rows
-        ]
+        for row in rows:
+            row |= scores.get((run, row["evaluation_id"]), unscored)
+            row |= {"truncated": row["truncated"].get("", 0.0), "judged": so_far.get(row["evaluation_id"])}
+        return [EvaluationInfo(**row) for row in rows]
 
     def diagnostics(self, run: int) -> list[DiagnosticInfo]:
         """Diagnostics of a run by name, each the one of the latest weights."""
@@ -199,38 +190,14 @@ class Store:
         latest = {row["name"]: row for row in self._all(query.order_by(Diagnostic.name, Diagnostic.step))}
         return [DiagnosticInfo(**{**row, "summary": tuple(row["summary"]), "charts": tuple(row["charts"])}) for row in latest.values()]
 
-    def samples(self, run: int, wanted: SampleFilter, limit: int, offset: int = 0) -> tuple[list[SampleInfo], int]:
-        """One page of attempts, and how many match in all, counted up to ``MOST_COUNTED``.
+    def _headlines(self, runs: Sequence[int]) -> dict[tuple[int, str], dict[str, Any]]:
+        """Score, bounds and coverage of the evaluations of these runs, by run and evaluation.
 
-        Which attempts are on the page is settled on the index alone; only they are joined.
+        A query of its own: joined to evaluations, SQLite may read the scores of all runs for a Bloom filter.
         """
-        ids = _filtered(select(Attempt.attempt_id).where(Attempt.run == run), wanted)
-        if wanted.evaluation is None:
-            ids = ids.order_by(Attempt.purpose.desc(), Attempt.step.desc(), Attempt.attempt_id.desc())
-        else:
-            ids = ids.order_by(Attempt.task_id, Attempt.position)
-        (counted,) = self._all(select(func.count().label("total")).select_from(ids.order_by(None).limit(MOST_COUNTED + 1).subquery()))
-        page = self._all(ids.limit(limit).offset(offset))
-        place = {row["attempt_id"]: i for i, row in enumerate(page)}
-        rows = self._all(_sample_query().where(Attempt.run == run, Attempt.attempt_id.in_(place))) if place else []
-        return [_sample(row) for row in sorted(rows, key=lambda row: place[row["attempt_id"]])], counted["total"]
-
-    def attempts_at(self, run_id: str, evaluation_id: str, task_ids: Sequence[str]) -> dict[str, SampleInfo]:
-        """Attempts of an evaluation at these tasks, by task; of several at one task the first."""
-        query = _sample_query().join(Run, Run.key == Attempt.run).where(Run.run_id == run_id, Attempt.evaluation_id == evaluation_id)
-        rows = self._all(query.where(Attempt.task_id.in_(task_ids)).order_by(Attempt.position.desc()))
-        return {row["task_id"]: _sample(row) for row in rows}
-
-    def sample(self, run: int, attempt_id: str) -> SampleInfo | None:
-        """One attempt, None if it is unknown."""
-        rows = self._all(_sample_query().where(Attempt.run == run, Attempt.attempt_id == attempt_id))
-        return _sample(rows[0]) if rows else None
-
-    def verdicts(self, run: int, attempt_id: str) -> list[VerdictInfo]:
-        """Every judge's verdict on an attempt, the current one first."""
-        columns = [getattr(Judgement, f.name) for f in fields(VerdictInfo)]
-        query = select(*columns).where(Judgement.run == run, Judgement.attempt_id == attempt_id)
-        return [VerdictInfo(**row) for row in self._all(query.order_by(Judgement.current.desc(), Judgement.judge))]
+        query = select(ScoreRow.run, ScoreRow.evaluation_id, *(getattr(ScoreRow, name) for name in _HEADLINE))
+        rows = self._all(query.where(ScoreRow.run.in_(runs), ScoreRow.metric == HEADLINE, ScoreRow.part == ""))
+        return {(row["run"], row["evaluation_id"]): {name: row[name] for name in _HEADLINE} for row in rows}
 
     def _configs(self, run_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
@@ -240,7 +207,9 @@ class Store:
 
     def _all(self, query: Select[*tuple[Any, ...]]) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(query)]
+            result = connection.execute(query)
+            names = [*result.keys()]
+            return [dict(zip(names, row, strict=True)) for row in result.all()]
 
 
 def _with_bounds(row: dict[str, Any]) -> dict[str, Any]:
@@ -272,64 +241,34 @@ _SCORE_COLUMNS = [
 ]
 
 _MEASUREMENT_COLUMNS = [
-    *(Run.run_id, Run.recipe, Evaluation.truncated, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
-    *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability),
-    *(Evaluation.at, Evaluation.comparability_parts.label("code_parts")),
+    *(Evaluation.run.label("key"), Run.run_id, Run.recipe, Evaluation.evaluation_id, Evaluation.model, Evaluation.method, Evaluation.seed),
+    *(Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge, Evaluation.comparability, Evaluation.at),
 ]
 
+_HEADLINE = ("score", "low", "high", "coverage")
 _EVALUATION_COLUMNS = [
     *(Evaluation.evaluation_id, Evaluation.benchmark, Evaluation.split, Evaluation.step, Evaluation.n, Evaluation.judge),
-    *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished, ScoreRow.score, ScoreRow.low, ScoreRow.high),
-    *(ScoreRow.coverage, Evaluation.truncated, Evaluation.comparability_parts.label("code_parts")),
-]
-
-_SAMPLE_COLUMNS = [
-    *(Attempt.attempt_id, Attempt.task_id, Task.question, Task.gold, Task.tags, Attempt.purpose, Attempt.evaluation_id, Attempt.step),
-    Evaluation.benchmark,
-    *(Attempt.level, Attempt.position, Attempt.status, Attempt.answer, Attempt.turns, Attempt.generated_tokens, Attempt.seconds),
-    *(Attempt.place, Attempt.blob, Judgement.value, Judgement.judge, Judgement.status.label("verdict"), Judgement.layer, Judgement.detail),
-    *(Credit.advantage, Credit.ratio_mean, Credit.trained),
+    *(Evaluation.comparability, Evaluation.generated_tokens_total, Evaluation.finished),
+    *(Evaluation.truncated, Evaluation.comparability_parts.label("code_parts")),
 ]
 
 
-_VERDICT = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
+def _details(places: Sequence[tuple[int, str]]) -> Select[*tuple[Any, ...]]:
+    columns = (Evaluation.run, Evaluation.evaluation_id, Evaluation.verdicts, Evaluation.truncated, Evaluation.comparability_parts)
+    return select(*columns).where(tuple_(Evaluation.run, Evaluation.evaluation_id).in_(places))
 
 
-def _sample_query() -> Select[*tuple[Any, ...]]:
-    credit = (Credit.run == Attempt.run) & (Credit.attempt_id == Attempt.attempt_id)
-    joined = select(*_SAMPLE_COLUMNS).select_from(Attempt).join(Task, Task.key == Attempt.task)
-    evaluation = (Evaluation.run == Attempt.run) & (Evaluation.evaluation_id == Attempt.evaluation_id)
-    joined = joined.join(Evaluation, evaluation, isouter=True)
-    return joined.join(Judgement, _VERDICT, isouter=True).join(Credit, credit, isouter=True)
-
-
-def _filtered(query: Select[Any], wanted: SampleFilter) -> Select[Any]:
-    pairs = (
-        (Attempt.purpose, wanted.purpose),
-        (Attempt.evaluation_id, wanted.evaluation),
-        (Attempt.task_id, wanted.task),
-        (Attempt.step, wanted.step),
-        (Attempt.level, wanted.level),
-    )
-    for column, value in pairs:
-        query = query if value is None else query.where(column == value)
-    if wanted.purpose is None and wanted.step is not None:
-        query = query.where(Attempt.purpose.in_(PURPOSES))  # lets the index on run, purpose, step find the step
-    if wanted.verdict not in ("right", "wrong", "none"):
-        return query
-    query = query.join(Judgement, _VERDICT, isouter=True)
-    match wanted.verdict:
-        case "right":
-            return query.where(Judgement.value > 0.5)
-        case "wrong":
-            return query.where(Judgement.value <= 0.5)
-        case _:
-            return query.where(Judgement.value.is_(None))
-
-
-def _filled(m: Measurement, packed: bytes, config: Mapping[str, Any]) -> Measurement:
+def _filled(m: Measurement, row: Mapping[str, Any], config: Mapping[str, Any]) -> Measurement:
+    packed, cut, parts = row["verdicts"] or b"", row["truncated"].get("", 0.0), row["comparability_parts"]
     name = hashlib.blake2b(packed, digest_size=12).hexdigest()
-    return replace(m, verdicts=verdicts_of(packed), verdicts_hash=name, config=config)
+    return replace(m, verdicts=verdicts_of(packed), verdicts_hash=name, truncated=cut, code_parts=parts, config=config)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(tags: str) -> Mapping[str, str]:
+    """Tags of a task, which many tasks share; not to be altered."""
+    found: Mapping[str, str] = json.loads(tags)
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -338,11 +277,7 @@ def verdicts_of(packed: bytes) -> Verdicts:
     return unpack(packed or None)
 
 
-def _slices(ids: Iterable[str]) -> Iterator[list[str]]:
+def _slices(ids: Iterable[Item]) -> Iterator[list[Item]]:
     ordered = list(ids)
     for start in range(0, len(ordered), IN_CLAUSE):
         yield ordered[start : start + IN_CLAUSE]
-
-
-def _sample(row: dict[str, Any]) -> SampleInfo:
-    return SampleInfo(**{**row, "gold": None if row["gold"] is None else tuple(row["gold"])})

@@ -10,8 +10,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from harness.events import being_written
 from harness.wording import plural
-from leaderboard.outcomes import CURRENT
-from leaderboard.schema import Attempt, Evaluation, Judgement, Run
+from leaderboard.schema import Attempt, Evaluation, Run
 from leaderboard.words import method_title
 
 SHOWN = 5
@@ -76,8 +75,8 @@ def unfinished(engine: Engine) -> list[Unfinished]:
 
 def judged(connection: Connection, run: int, evaluation_id: str) -> int:
     """Questions of an evaluation with a verdict so far."""
-    mine = (Attempt.run == run, Attempt.evaluation_id == evaluation_id, Judgement.value.is_not(None))
-    return connection.scalar(select(func.count(func.distinct(Attempt.task_id))).join(Judgement, CURRENT).where(*mine)) or 0
+    mine = (Attempt.run == run, Attempt.evaluation_id == evaluation_id, Attempt.passed.is_not(None))
+    return connection.scalar(select(func.count(func.distinct(Attempt.task_id))).where(*mine)) or 0
 
 
 def lines(

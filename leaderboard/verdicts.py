@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Engine, Select, case, cast, delete, func, insert, select
+from sqlalchemy import BigInteger, Connection, Engine, Select, case, cast, delete, func, insert, select, update
 from sqlalchemy.orm import aliased
 
 from leaderboard.records import AgreementInfo, JudgeInfo
-from leaderboard.schema import Judgement, JudgePair, JudgeTally, Run
+from leaderboard.schema import Attempt, Judgement, JudgePair, JudgeTally, Run
 
 OLD, NEW = aliased(Judgement), aliased(Judgement)
 
@@ -20,6 +21,14 @@ def count_verdicts(connection: Connection, run: int) -> None:
         names = [column.name for column in table.__table__.columns]
         judged = Judgement.run if table is JudgeTally else OLD.run
         connection.execute(insert(table).from_select(names, counted.where(judged == run)))
+
+
+def mark_attempts(connection: Connection, run: int, attempt_ids: Collection[str]) -> None:
+    """Repeat at these attempts what their current verdicts say: ``attempts.passed``."""
+    mine = (Judgement.run == Attempt.run) & (Judgement.attempt_id == Attempt.attempt_id) & Judgement.current
+    says = select(Judgement.value > 0.5).where(mine).scalar_subquery()
+    which = update(Attempt).where(Attempt.run == run, Attempt.attempt_id.in_(attempt_ids))
+    connection.execute(which.values(passed=says).execution_options(synchronize_session=False))
 
 
 class JudgeCounts:

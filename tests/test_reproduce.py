@@ -160,7 +160,7 @@ def test_a_diagnosis_is_told_as_its_curves_over_all_seeds_and_its_words(tmp_path
 def test_bars_of_seeds_are_laid_side_by_side_by_their_labels() -> None:
     seeds = [bars("t", "level", "tasks", counts).to_plain() for counts in ([("2", 3.0), ("none", 1.0)], [("10", 2.0), ("2", 3.0)])]
     said = [re.sub(" +", " ", line) for line in _chart(seeds)]
-    assert said[4:] == ["| 2 | 3.00 |", "| 10 | 1.00 (0.00 to 2.00) |", "| none | 0.50 (0.00 to 1.00) |"]
+    assert said[4:] == ["| 2 | 3 |", "| 10 | 1 (0 to 2) |", "| none | 0.50 (0 to 1) |"]
 
 
 def test_a_zero_has_no_sign_and_equal_seeds_no_range() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.cli.study import Plan, evaluations, finished, report, verdicts
+from harness.cli.main import run_command
+from harness.cli.study import Plan, evaluations, finished, report, study, verdicts
 from harness.events import Kind, Recorder
 
 TASKS = [f"task-{i}" for i in range(10)]
@@ -103,3 +105,13 @@ def test_what_could_not_be_scored_is_no_verdict(tmp_path: Path) -> None:
             log.record(Kind.JUDGEMENT, judged(task, value))
     assert verdicts(tmp_path, "e") == {"a": 1.0}
     assert evaluations(tmp_path) == []
+
+
+def test_a_setting_of_guidance_goes_to_actguides_runs_alone_and_one_of_none_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = replace(a_plan(tmp_path), assignments=("algorithm.guidance.merge=replace", "learner.lr=0.1"))
+    assert plan._arm("actguide").settings == plan.assignments and plan._arm("zero-rl").settings[0] == "learner.lr=0.1"
+    assert len(plan._arm("zero-rl").settings) == 2  # and when it is evaluated
+    assert run_command(study, ["actguide-vs-zero-rl", "--out", str(tmp_path), "--set", "algorithm.guidance.marge=replace"]) == 2
+    assert "Did you mean 'algorithm.guidance.merge'?" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from harness.cli.reproduced import GUIDED, Done, report
-from harness.cli.study import Training, digest, finished, setting_name, setting_names, settings_of, train
+from harness.cli.study import Training, digest, finished, fitting, setting_name, setting_names, settings_of, train
 from harness.errors import HarnessError, UsageError, nearest, unknown
 
 OF_AN_EVALUATION = {name: name for name in ("agent", "search", "generation", "judge", "web", "engine", "episodes")} | {
@@ -145,7 +145,7 @@ class Bench:
         )
 
     def _settings(self, arm: Arm) -> tuple[str, ...]:
-        given = (text for text in self.assignments if not arm.trainer or setting_name(text) in settings_of(arm.trainer))
+        given = fitting(arm.trainer, self.assignments) if arm.trainer else self.assignments
         return (*arm.on.get(self.model, ()), *given, *arm.set)
 
     def _evaluate(self, folder: Path, weights: str, arm: Arm, seed: int) -> None:
@@ -263,7 +263,7 @@ def _exceptions(assignments: Sequence[str], chosen: Reproduction) -> list[str]:
     trained = [arm for arm in chosen.arms if arm.trainer]
     lines = []
     for text in assignments:
-        without = [arm.name for arm in trained if setting_name(text) not in settings_of(arm.trainer)]
+        without = [arm.name for arm in trained if not fitting(arm.trainer, (text,))]
         if without:
             having = [arm.name for arm in trained if arm.name not in without]
             lines.append(f"`{text}` holds for {', '.join(having)}; the trainer of {', '.join(without)} has no such setting.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -71,7 +71,8 @@ def _scores(chosen: Reproduction, bench: Bench, done: Done) -> list[str]:
         ours = [_interval(guided[arm.name])] if guided else []
         seeds = ", ".join(f"{100 * fmean(v.values()):.1f}" if v else "nothing scored" for v in trained[arm.name])
         rows.append([arm.name, *paper, *ours, _interval(trained[arm.name]), seeds])
-    of = "" if guided else f"; the paper's are of {OF_THE_PAPER}, ours over {_questions(trained.values())}"
+    of = f"; the paper's are of {OF_THE_PAPER}, ours" if chosen.columns and not guided else ""
+    of += "" if guided else f" over {_questions(trained.values())}"
     lines = [*table(header, rows), "", f"Scores in percent{of}; [95% interval over questions, and over seeds where there are several]."]
     if chosen.claims:
         where = "ours, while guided" if guided else "ours"
@@ -156,18 +157,22 @@ def _several(runs: Mapping[str, Sequence[Path]]) -> bool:
     return any(len(folders) > 1 for folders in runs.values())
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _number(value: float) -> str:
+    """Two digits, and no sign before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else _number(value)
+
+
+def _spread(values: Sequence[float | None], words: Callable[[float], str] = _number) -> str:
     """The mean over seeds, and the lowest and highest where there are several."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    low, mean, high = (_number(value) for value in (min(known), fmean(known), max(known)))
+    low, mean, high = (words(value) for value in (min(known), fmean(known), max(known)))
     return mean if low == high else f"{mean} ({low} to {high})"
-
-
-def _number(value: float) -> str:
-    """Two digits, and no sign before a zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _difference(by_seed: Sequence[float]) -> str:
@@ -215,7 +220,7 @@ def _bars(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """One row a label of any seed; a seed that has no such bar has 0 there."""
     counts = [dict(zip(chart["labels"], (y for _, y in chart["series"][0]["points"]), strict=True)) for chart in seeds]
     labels = sorted(dict.fromkeys(label for seed in counts for label in seed), key=lambda text: (not text.isdigit(), text.zfill(9)))
-    rows = [[label, _spread([seed.get(label, 0.0) for seed in counts])] for label in labels]
+    rows = [[label, _spread([seed.get(label, 0.0) for seed in counts], _count)] for label in labels]
     return [seeds[0]["title"], "", *table([seeds[0]["x"], seeds[0]["y"]], rows)]
 
 

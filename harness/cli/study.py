@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 from harness.config import Section, describe, parse_assignment
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError, nearest
 from harness.wording import plural
 
 Verdicts = dict[str, float]
@@ -64,6 +64,13 @@ def actguide_vs_zero_rl(
         threads=max(1, (os.cpu_count() or 1) // jobs),
         assignments=assignments,
     )
+    for text in assignments:
+        if not fitting("actguide", (text,)):
+            raise UsageError(
+                f"--set {text}: no run of this study has such a setting.{nearest(setting_name(text), settings_of('actguide'))}"
+            )
+        if not fitting("zero-rl", (text,)):
+            click.echo(f"{text} holds for ActGuide's runs; zero-rl has no such setting")
     with ThreadPoolExecutor(jobs) as pool:
         pending = [pool.submit(plan.pair, seed) for seed in range(seeds)]
         pending += [pool.submit(plan.run, "foreign-plans", seed) for seed in range(seeds)]
@@ -106,9 +113,8 @@ class Plan:
         }
         trainer, steps, settings = own[method]
         split = () if self.split == "test" else (f"eval_split={self.split}",)
-        return Training(
-            trainer=trainer, model=self.model, tasks=self.tasks, steps=steps, settings=(*self.assignments, *split, *settings), label=method
-        )
+        given = (*fitting(trainer, self.assignments), *split, *settings)
+        return Training(trainer=trainer, model=self.model, tasks=self.tasks, steps=steps, settings=given, label=method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +158,11 @@ def settings_of(trainer: str) -> set[str]:
     from trainers.config import run_config_type
 
     return setting_names(run_config_type(load("trainers", trainer).config_type))
+
+
+def fitting(trainer: str, assignments: Sequence[str]) -> tuple[str, ...]:
+    """Those of the assignments that runs of this trainer have a setting for."""
+    return tuple(text for text in assignments if setting_name(text) in settings_of(trainer))
 
 
 def setting_names(kind: type[Section]) -> set[str]:

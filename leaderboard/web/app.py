@@ -230,7 +230,7 @@ class _Pages:
         return run
 
     def _attempt(self, run: RunInfo, attempt_id: str) -> SampleInfo:
-        sample = self._store.sample(run.key, attempt_id)
+        sample = self._store.samples.one(run.key, attempt_id)
         if sample is None:
             raise HTTPException(404, f"Run {run.run_id} has no attempt {attempt_id}.")
         return sample

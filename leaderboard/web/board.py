@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from leaderboard.calibrations import calibrate_command
 from leaderboard.reported import ReportedRow, reported
@@ -44,6 +44,7 @@ class _Shown:
     columns: tuple[Column, ...]
     tags: Mapping[str, tuple[str, ...]]
     top: float
+    bases: Mapping[tuple[str, Column], Measurement]  # the first run behind each model's base, by column
 
 
 def board_page(snapshot: Snapshot, query: BoardQuery, calibrated: Collection[str] = ()) -> BoardPage:
@@ -64,7 +65,8 @@ def shown_page(
     board = replace(board, entries=entries)
     top = nice_top(max((c.score.high or c.score.value for e in entries for c in e.cells.values()), default=1.0))
     columns = _paper_order([c for c in board.columns if any(c in e.cells for e in entries)])
-    shown = _Shown(board=board, query=query, columns=columns, tags=tags, top=top)
+    bases = {(e.model, column): cell.runs[0] for e in reversed(entries) if e.method == BASE for column, cell in e.cells.items()}
+    shown = _Shown(board=board, query=query, columns=columns, tags=tags, top=top, bases=bases)
     by = next((c for c in board.columns if column_id(c) == query.sort.removeprefix("-")), None)
     groups = _by_model(shown) if by is None else _by_column(shown, by)
     judges = {m.judge for e in entries for c in e.cells.values() for m in c.runs}
@@ -212,28 +214,30 @@ def _cell(shown: _Shown, entry: Entry, column: Column) -> BoardCell | None:
         n=score.n,
         method=score.method,
         span=span(score.value, score.low, score.high, shown.top),
-        delta=None if cell.to_base is None else delta_chip(cell.to_base, _comparison(shown.board, entry, cell, column)),
+        delta=None if cell.to_base is None else delta_chip(cell.to_base, _comparison(shown, entry, cell, column)),
         rank=cell.rank_words,
         best=cell.best,
         notes=cell.notes,
-        href=f"/runs/{quote(run.run_id)}/samples?{urlencode({'evaluation': run.evaluation_id})}",
+        href=f"/runs/{quote(run.run_id)}/samples?evaluation={quote_plus(run.evaluation_id)}",
     )
 
 
-def _comparison(board: Board, entry: Entry, cell: Cell, column: Column) -> str:
+def _comparison(shown: _Shown, entry: Entry, cell: Cell, column: Column) -> str:
     """The address that compares this cell's first run with its base, question by question."""
-    bases = [e.cells[column].runs[0] for e in board.entries if (e.model, e.method) == (entry.model, BASE) and column in e.cells]
-    if not bases:
+    base = shown.bases.get((entry.model, column))
+    if base is None:
         return ""
-    pair = {"a": cell.runs[0].run_id, "b": bases[0].run_id, "benchmark": column.benchmark, "split": column.split}
-    return "/compare?" + urlencode(pair)
+    a, b, benchmark, split = map(quote_plus, (cell.runs[0].run_id, base.run_id, column.benchmark, column.split))
+    return f"/compare?a={a}&b={b}&benchmark={benchmark}&split={split}"
 
 
 def _reported_rows(shown: _Shown, model: str) -> list[BoardRow]:
     rows = []
     for row in reported().tables[0].rows:
+        if row.key != model or shown.query.method not in ("", row.method):
+            continue
         cells = tuple(_reported_cell(shown, row, c) for c in shown.columns)
-        if row.key == model and any(cells) and shown.query.method in ("", row.method):
+        if any(cells):
             words = "reported by the paper"
             rows.append(
                 BoardRow(

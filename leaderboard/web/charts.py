@@ -5,14 +5,16 @@ Nothing here knows HTML; ``templates/charts.html`` draws these values. Lines liv
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import floor, log10
+from math import ceil, floor, log10
 
 BOX = 1000.0
 
 Points = Sequence[tuple[float, float]]
+MOST_ROWS = 200  # of a table: nobody reads more, and thirty charts of a thousand steps make a page slow
 MOST_LABELS = 7  # more bars than this are labelled now and then, below the axis
 
 
@@ -37,7 +39,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineChart:
-    """A chart of up to two series over training steps, or over whatever ``x`` names, with the table behind it."""
+    """A chart of up to two series over training steps, or over whatever ``x`` names, with the table behind it.
+
+    ``numbers`` are the points as JSON, a list a column of the table, null where a series has none. ``rows`` are the same as printed; of
+    a long run every ``stride``-th and the last.
+    """
 
     title: str
     unit: str
@@ -46,7 +52,9 @@ class LineChart:
     y_ticks: tuple[Tick, ...]
     summary: str
     header: tuple[str, ...]
-    rows: tuple[tuple[tuple[str, float | None], ...], ...]  # each cell as it is printed, and its number
+    rows: tuple[tuple[str, ...], ...]
+    numbers: str
+    stride: int = 1
     x: str = "step"
 
 
@@ -89,12 +97,14 @@ def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], x: s
     filled = [(name, points) for name, points in series if points]
     if not filled:
         return None
-    steps = [s for _, points in filled for s, _ in points]
+    steps = sorted({s for _, points in filled for s, _ in points})
     values = [v for _, points in filled for _, v in points]
     low, high, marks = scale(min([0.0, *values]), max(values))
-    first, last = min(steps), max(steps)
+    first, last, stride = steps[0], steps[-1], ceil(len(steps) / MOST_ROWS)
     lines = tuple(_line(name, points, (first, last), (low, high)) for name, points in filled)
     by_name = [dict(points) for _, points in filled]
+    columns = [[values.get(step) for step in steps] for values in by_name]
+    listed = dict.fromkeys([*steps[::stride], last])
     return LineChart(
         title=title,
         unit=unit,
@@ -106,7 +116,9 @@ def line_chart(title: str, unit: str, series: Sequence[tuple[str, Points]], x: s
             for name, points in filled
         ),
         header=(x, *(name for name, _ in filled)),
-        rows=tuple(((_place(step), step), *(_cell(values.get(step)) for values in by_name)) for step in sorted(set(steps))),
+        rows=tuple(zip(map(_place, listed), *([_cell(values.get(step)) for step in listed] for values in by_name), strict=True)),
+        numbers=json.dumps([steps, *columns], separators=(",", ":")),
+        stride=stride,
         x=x,
     )
 
@@ -160,14 +172,14 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _cell(value: float | None) -> tuple[str, float | None]:
-    return ("" if value is None else short(value)), value
+def _cell(value: float | None) -> str:
+    return "" if value is None else short(value)
 
 
 def _line(name: str, points: Points, steps: tuple[float, float], bounds: tuple[float, float]) -> Line:
     reach, height = (steps[1] - steps[0]) or 1.0, bounds[1] - bounds[0]
     places = [(BOX * (s - steps[0]) / reach, BOX * (bounds[1] - v) / height) for s, v in points]
-    path = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    path = "M" + " L".join([f"{x:.1f} {y:.1f}" for x, y in places])
     return Line(name=name, path=path, end_x=places[-1][0] / 10, end_y=places[-1][1] / 10, last=short(points[-1][1]))
 
 

@@ -150,7 +150,7 @@ def _tally(name: str, left: Verdicts, right: Verdicts, found: Comparison, adjust
 
 
 def _lines(store: Store, a: Measurement, b: Measurement, tasks: Sequence[str], show_gated: bool) -> list[PairLine]:
-    left, right = (store.attempts_at(m.run_id, m.evaluation_id, tasks) for m in (a, b))
+    left, right = (store.samples.at(m.run_id, m.evaluation_id, tasks) for m in (a, b))
     return [_line(a, b, left[task], right[task], show_gated) for task in tasks if task in left and task in right]
 
 

@@ -8,10 +8,11 @@ tasks come back. Outcomes differ in height as well as in colour.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from urllib.parse import quote, urlencode
+from typing import NamedTuple
+from urllib.parse import quote, quote_plus
 
 from harness.wording import plural
 from leaderboard.records import GroupInfo
@@ -24,27 +25,24 @@ ORDER = {"solved": 0, "rescued": 1, "failed": 2, "unscorable": 3}
 HEIGHT = {"solved": 0.9, "rescued": 0.62, "failed": 0.24, "unscorable": 0.5}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapCell:
-    """One group: place and size in map units, its CSS class, words, and the list of its samples."""
+class MapCell(NamedTuple):
+    """One group: its CSS class, words, the list of its samples, and its outline as an SVG path in map units.
 
-    x: float
-    y: float
-    width: float
-    height: float
+    There are thousands on a page, so a cell is cheap: four texts that are ready to be written.
+    """
+
     kind: str
     words: str
     href: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapTrail:
-    """A task's last outcome, carried on until its next visit."""
+class MapTrails:
+    """Outcomes of one kind carried on until the task's next visit, all in one SVG path."""
 
-    x: float
-    y: float
-    width: float
     kind: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +54,7 @@ class RescueMap:
     width: float
     height: float
     cells: tuple[MapCell, ...]
-    trails: tuple[MapTrail, ...]
+    trails: tuple[MapTrails, ...]
     first_step: int
     last_step: int
     row_words: str
@@ -84,7 +82,8 @@ def rescue_map(
     shown = [g for g in shown if id(g) in rows]
     count = max(rows.values(), default=0) + 1
     unit_x, unit_y = max(9.0, min(26.0, 520 / len(column))), max(5.0, min(14.0, 460 / count))
-    cells = tuple(_cell(run_id, g, column[g.step] * unit_x, rows[id(g)] * unit_y, unit_x, unit_y) for g in shown)
+    places = ((g, column[g.step] * unit_x, rows[id(g)] * unit_y) for g in shown)
+    cells = tuple(_cells(f"/runs/{quote(run_id)}/samples", places, unit_x, unit_y))
     tasks = len({g.task_id for g in groups})
     return RescueMap(
         name=name,
@@ -143,35 +142,43 @@ def _stacked_rows(groups: Sequence[GroupInfo]) -> dict[int, int]:
     return rows
 
 
-def _cell(run_id: str, group: GroupInfo, x: float, y: float, unit_x: float, unit_y: float) -> MapCell:
-    height = unit_y * HEIGHT.get(group.outcome, 0.5)
-    kind = f"rescued s{shade(group.level, group.max_level)}" if group.outcome == "rescued" else group.outcome
-    narrow = 0.25 if group.outcome in ("failed", "unscorable") else 0.04
-    query = urlencode({"task": group.task_id, "step": group.step})
-    return MapCell(
-        x=round(x + unit_x * narrow, 1),
-        y=round(y + (unit_y - height) / 2, 1),
-        width=round(unit_x * (1 - 2 * narrow), 1),
-        height=round(height, 1),
-        kind=kind,
-        words=f"step {group.step}, {group.task_id}: {outcome_words(group)}",
-        href=f"/runs/{quote(run_id)}/samples?{query}",
-    )
+def _cells(samples: str, places: Iterable[tuple[GroupInfo, float, float]], unit_x: float, unit_y: float) -> Iterator[MapCell]:
+    """A cell a group from its corner; what groups of one outcome and level share is made once."""
+    shared: dict[tuple[str, int | None, int], tuple[str, str, tuple[float, float, str]]] = {}
+    for group, x, y in places:
+        key = (group.outcome, group.level, group.max_level)
+        if key not in shared:
+            shared[key] = _kind(group), outcome_words(group), _outline(group.outcome, unit_x, unit_y)
+        kind, words, (left, above, shape) = shared[key]
+        step, task = group.step, group.task_id
+        href = f"{samples}?task={quote_plus(task)}&step={step}"
+        yield MapCell(kind, f"step {step}, {task}: {words}", href, f"M{x + left:.1f} {y + above:.1f}{shape}")
 
 
-def _trails(groups: Sequence[GroupInfo], rows: Mapping[int, int], column: Mapping[int, int], unit: tuple[float, float]) -> list[MapTrail]:
+def _kind(group: GroupInfo) -> str:
+    return f"rescued s{shade(group.level, group.max_level)}" if group.outcome == "rescued" else group.outcome
+
+
+def _outline(outcome: str, unit_x: float, unit_y: float) -> tuple[float, float, str]:
+    """Where in its unit a cell starts, and its SVG path from there: a box, narrow and low for a failure; a cross without a verdict."""
+    narrow, height = 0.25 if outcome in ("failed", "unscorable") else 0.04, unit_y * HEIGHT.get(outcome, 0.5)
+    wide, high = f"{unit_x * (1 - 2 * narrow):.1f}", f"{height:.1f}"
+    shape = f"l{wide} {high}m0-{high}l-{wide} {high}" if outcome == "unscorable" else f"h{wide}v{high}h-{wide}z"
+    return unit_x * narrow, (unit_y - height) / 2, shape
+
+
+def _trails(groups: Sequence[GroupInfo], rows: Mapping[int, int], column: Mapping[int, int], unit: tuple[float, float]) -> list[MapTrails]:
     visits: dict[int, list[GroupInfo]] = defaultdict(list)
     for group in groups:
         visits[rows[id(group)]].append(group)
-    trails = []
+    pieces: dict[str, list[str]] = {"solved": [], "rescued": []}
     for row, found in visits.items():
         ends = [*(column[g.step] for g in found[1:]), len(column)]
         for group, end in zip(found, ends, strict=True):
-            start, kind = column[group.step] + 1, group.outcome
-            if end > start and kind in ("solved", "rescued"):
-                y = (row + 0.5) * unit[1]
-                trails.append(MapTrail(x=round(start * unit[0], 1), y=round(y, 1), width=round((end - start) * unit[0], 1), kind=kind))
-    return trails
+            start = column[group.step] + 1
+            if end > start and group.outcome in pieces:
+                pieces[group.outcome].append(f"M{start * unit[0]:.1f} {(row + 0.5) * unit[1]:.1f}h{(end - start) * unit[0]:.1f}")
+    return [MapTrails(kind=kind, path="".join(its)) for kind, its in pieces.items() if its]
 
 
 def _note(stride: int, hidden: int) -> str:

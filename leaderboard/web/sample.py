@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode
 
 from harness.errors import RunLogError
 from leaderboard.records import RunInfo, SampleFilter, SampleInfo
-from leaderboard.store import MOST_COUNTED, Store
+from leaderboard.samples import MOST_COUNTED
+from leaderboard.store import Store
 from leaderboard.transcripts import Token, TokenCredit, Transcript, read_token_credit, read_transcript, unsealed
 from leaderboard.web.pages.sample import OtherVerdict, SampleLine, SamplePage, SamplesPage, TokenMark, TurnCard
 from leaderboard.web.pages.shared import Choice, Link, Verdict
@@ -27,7 +28,7 @@ SIGN_WORDS = {"right": "Right", "wrong": "Wrong", "part": "Partly right", "none"
 
 def samples_page(store: Store, run: RunInfo, wanted: SampleFilter, page: int, show_gated: bool = False) -> SamplesPage:
     """Page ``page`` (from 0) of the attempts of a run that pass the filter."""
-    samples, total = store.samples(run.key, wanted, limit=PAGE_SIZE, offset=page * PAGE_SIZE)
+    samples, total = store.samples.page(run.key, wanted, limit=PAGE_SIZE, offset=page * PAGE_SIZE)
     href = f"/runs/{quote(run.run_id)}"
     query = {k: str(v) for k, v in _query(wanted).items()}
 
@@ -76,7 +77,7 @@ def sample_page(store: Store, run: RunInfo, sample: SampleInfo, show_gated: bool
         hidden=hidden,
         others=tuple(
             OtherVerdict(judge=v.judge, layer=v.layer, verdict=verdict_of(v.value, v.status), words="" if hidden else v.detail)
-            for v in store.verdicts(run.key, sample.attempt_id)
+            for v in store.samples.verdicts(run.key, sample.attempt_id)
             if v.judge != sample.judge
         ),
         diffs=tuple(_diff_links(store, run, sample)),
@@ -229,7 +230,7 @@ def _diff_links(store: Store, run: RunInfo, sample: SampleInfo) -> list[Link]:
         task=sample.task_id,
         step=None if sample.evaluation_id else sample.step,
     )
-    others, _ = store.samples(run.key, wanted, limit=MOST_DIFFS + 1)
+    others, _ = store.samples.page(run.key, wanted, limit=MOST_DIFFS + 1)
     links = []
     for other in others:
         if other.attempt_id != sample.attempt_id:

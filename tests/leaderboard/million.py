@@ -68,6 +68,9 @@ def fill(home: Path, shape: Shape) -> list[str]:
             if method != "base":
                 _training(raw, key, shape.training, skill, rng)
             raw.commit()
+    mine = "j.run = attempts.run AND j.attempt_id = attempts.attempt_id"
+    raw.execute(f"UPDATE attempts SET passed = (SELECT j.value > 0.5 FROM judgements j WHERE {mine})")
+    raw.commit()
     raw.execute("ANALYZE")
     raw.close()
     with engine.begin() as connection:

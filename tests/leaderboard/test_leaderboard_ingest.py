@@ -181,8 +181,11 @@ def quick_counts(engine: Engine) -> tuple[dict[tuple[int, str], list[int]], dict
 
 
 def before_counts(engine: Engine) -> None:
-    """Take away what revision 0005 added: the rows are then as the version before left them."""
-    added = ("DROP TABLE judge_tallies", "DROP TABLE judge_pairs")
+    """Take away what revisions 0005 and 0006 added: the rows are then as the version before left them."""
+    exchanged = ("DROP INDEX runs_by_model", "DROP INDEX attempts_by_verdict", "DROP INDEX attempts_by_evaluation")
+    exchanged += ("CREATE INDEX attempts_by_evaluation ON attempts (run, evaluation_id)", "ALTER TABLE attempts DROP COLUMN passed")
+    added = ("CREATE INDEX judgements_by_judge ON judgements (judge, value)", *exchanged)
+    added += ("DROP TABLE judge_tallies", "DROP TABLE judge_pairs")
     added += ("ALTER TABLE evaluations DROP COLUMN outcomes", "ALTER TABLE evaluations DROP COLUMN truncated")
     with engine.begin() as connection:
         for one in (*added, "UPDATE alembic_version SET version_num = '0004'"):

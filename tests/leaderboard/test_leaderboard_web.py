@@ -1,6 +1,7 @@
 """The pages: what they show, how they fail, and that hostile text stays text."""
 
 import html
+import json
 import random
 import re
 import socket
@@ -345,8 +346,11 @@ def test_axis_marks_cover_the_values_and_are_round() -> None:
 def test_a_chart_of_one_step_and_of_equal_values_is_drawn() -> None:
     one = line_chart("t", "u", [("a", [(3, 0.5)])])
     flat = line_chart("t", "u", [("a", [(0, 0.0), (1, 0.0)]), ("b", [])])
-    assert one is not None and one.rows == ((("3", 3), ("0.5", 0.5)),) and flat is not None and len(flat.lines) == 1
+    assert one is not None and (one.rows, one.numbers) == ((("3", "0.5"),), "[[3],[0.5]]") and flat is not None and len(flat.lines) == 1
     assert line_chart("t", "u", [("a", [])]) is None
+    long = line_chart("t", "u", [("a", [(i, i / 8) for i in range(999)]), ("b", [(7, 1.0)])])
+    assert long is not None and (len(long.rows), long.rows[-1], long.stride) == (201, ("998", "125", ""), 5)
+    assert [len(column) for column in json.loads(long.numbers)] == [999, 999, 999]
 
 
 def test_the_map_orders_tasks_by_first_solution_and_stacks_where_tasks_rarely_return() -> None:
@@ -357,7 +361,11 @@ def test_the_map_orders_tasks_by_first_solution_and_stacks_where_tasks_rarely_re
     early = [group(0, "early", "rescued", 3), group(1, "early", "solved"), group(2, "early", "solved")]
     drawn = rescue_map("run", "x", late + early)
     assert drawn is not None and drawn.arrangement == "tasks"
-    rows = {c.words.split(",")[1].split(":")[0].strip(): c.y for c in drawn.cells if c.kind == "solved"}
+    rows = {
+        c.words.split(",")[1].split(":")[0].strip(): float(re.split("[hl]", c.path)[0].split()[1])
+        for c in drawn.cells
+        if c.kind == "solved"
+    }
     assert rows["early"] < rows["late"] and "rescued at level 2 of 3" in "".join(c.words for c in drawn.cells)
     assert {c.kind for c in drawn.cells} == {"solved", "rescued s4", "rescued s5", "failed"}
     once = rescue_map("run", "x", [group(0, f"t{i}", "failed") for i in range(9)])

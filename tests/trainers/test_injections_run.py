@@ -54,7 +54,7 @@ def shown(home: Path, attempt: str) -> list[tuple[str, str]]:
     store = Store(open_database(database_url(home)))
     run = store.run("run")
     assert run is not None
-    sample = store.sample(run.key, attempt)
+    sample = store.samples.one(run.key, attempt)
     assert sample is not None
     return [(token.advantage, token.ratio) for turn in sample_page(store, run, sample).turns for token in turn.tokens]
 

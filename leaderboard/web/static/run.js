@@ -6,13 +6,7 @@
   const zooms = new Map(); // a chart's title -> its x range, kept when the page is refreshed in place
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  // ---- curves: the numbers come from the table under each chart
-
-  function numbersOf(figure) {
-    const rows = [...figure.querySelectorAll("tbody tr")].map((row) => [...row.children].map((cell) => cell.dataset.v ?? cell.textContent));
-    const value = (text) => (text === "" ? null : Number(text));
-    return rows.length ? rows[0].map((_, column) => rows.map((row) => value(row[column]))) : [];
-  }
+  // ---- curves: the numbers come with each chart, a list a column
 
   const short = (value) => {
     if (value == null) return "–";
@@ -24,7 +18,7 @@
 
   function draw(figure) {
     const plot = figure.querySelector("svg.plot");
-    const data = numbersOf(figure);
+    const data = JSON.parse(figure.dataset.numbers);
     if (!plot || data.length < 2 || data[0].length < 2 || figure.querySelector(".uplot")) return;
     const names = [...figure.querySelectorAll("thead th")].map((cell) => cell.textContent);
     const title = figure.querySelector("h3").textContent;
