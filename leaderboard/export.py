@@ -69,7 +69,7 @@ FORMATS: Mapping[str, Callable[[Board], str]] = {"json": to_json, "csv": to_csv,
 _LEGEND = "% of questions right without guidance (pass@1) with 95% intervals; deltas to the base in points."
 _FIELDS = (
     *("model", "method", "settings", "seeds", "runs", "benchmark", "split", "part", "score", "low", "high", "n", "interval"),
-    *("delta", "delta_low", "delta_high", "p", "p_adjusted", "smallest_gap", "wins", "losses", "ties", "test"),
+    *("delta", "delta_low", "delta_high", "p", "p_adjusted", "correction", "smallest_gap", "wins", "losses", "ties", "test"),
     *("rank_low", "rank_high", "ranked", "comparability", "judge", "notes"),
 )
 
@@ -79,7 +79,7 @@ def _record(entry: Entry, column: Column, cell: Cell) -> dict[str, Any]:
     values = (
         *(entry.model, entry.method, entry.label, list(entry.seeds), [m.run_id for m in cell.runs]),
         *(column.benchmark, column.split, column.part, score.value, score.low, score.high, score.n, score.method),
-        *((delta.delta, delta.low, delta.high, delta.p, delta.adjusted, delta.gap) if delta else (None,) * 6),
+        *((delta.delta, delta.low, delta.high, delta.p, delta.adjusted, delta.correction or None, delta.gap) if delta else (None,) * 7),
         *((delta.wins, delta.losses, delta.ties, delta.method) if delta else (None,) * 4),
         *((rank.low, rank.high, rank.of) if rank else (None,) * 3),
         *(cell.code, cell.runs[0].judge, list(cell.notes)),

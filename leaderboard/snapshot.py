@@ -5,6 +5,7 @@ A snapshot follows another: a column whose evaluations are the same is taken ove
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from threading import RLock
 
@@ -13,6 +14,8 @@ from leaderboard.standings import Cell as StandingCell
 from leaderboard.store import Store
 
 Fingerprint = tuple[object, ...]
+Made = tuple[Column, str, frozenset[tuple[str, str]], frozenset[Fingerprint]]
+"""What the cells of a column are made of: the column, the correction, the tag value of each task, and the measurements."""
 
 
 class Snapshot:
@@ -21,11 +24,16 @@ class Snapshot:
     def __init__(self, store: Store, before: Snapshot | None = None) -> None:
         self.store = store
         self.measurements = store.measurements()
-        self._identities = {(m.run_id, m.evaluation_id): _identity(m) for m in self.measurements}
+        found: dict[tuple[str, str], set[Fingerprint]] = defaultdict(set)
+        for m in self.measurements:
+            found[m.benchmark, m.split].add(_identity(m))
+        self._measured = {place: frozenset(its) for place, its in found.items()}
         self._lock = RLock()
         self._parts: dict[str, dict[Column, dict[str, str]]] = {}
-        self._cells: dict[Fingerprint, Mapping[Key, StandingCell]] = {}
-        self._earlier = {} if before is None else before._cells
+        self._cells: dict[Made, Mapping[Key, StandingCell]] = {}
+        if before is not None:
+            known = before._cells.copy()
+            self._cells = {made: its for made, its in known.items() if made[-1] == self._measured.get((made[0].benchmark, made[0].split))}
 
     def parts(self, benchmark: str) -> Mapping[Column, Mapping[str, str]]:
         """Columns that unfold a benchmark, by any of its tags, each with the tag value of every task id."""
@@ -38,11 +46,10 @@ class Snapshot:
         """The standings of these benchmarks with these parts unfolded."""
 
         def cells(column: Column, latest: Sequence[Measurement], values: Mapping[str, str] | None) -> Mapping[Key, StandingCell]:
-            made_of = frozenset(self._identities[m.run_id, m.evaluation_id] for m in latest if m.is_of(column))
-            key = (column, correction, frozenset((values or {}).items()), made_of)
-            if key not in self._cells:
-                self._cells[key] = self._earlier.get(key) or column_cells(column, latest, values, correction)
-            return self._cells[key]
+            made = (column, correction, frozenset((values or {}).items()), self._measured[column.benchmark, column.split])
+            if made not in self._cells:
+                self._cells[made] = column_cells(column, latest, values, correction)
+            return self._cells[made]
 
         with self._lock:
             return build([m for m in self.measurements if m.benchmark in benchmarks], parts, cells)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,16 +34,36 @@ def leaderboard() -> None:
 
 
 FORMATS = ("json", "csv", "markdown", "latex", "html")
+CORRECTIONS = ("holm", "bh")  # those of ``leaderboard.ranks``
 
 
-def _narrowing(command: click.decorators.FC) -> click.decorators.FC:
-    """The options that ``show`` and ``export`` share."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What ``show`` and ``export`` are asked for; None leaves a criterion open. ``correction``: as in the address of the board."""
+
+    model: str | None
+    method: str | None
+    run: str | None
+    benchmark: str | None
+    parts: bool
+    correction: str
+
+
+def _asked(command: click.decorators.FC) -> click.decorators.FC:
+    """The options of ``Asked``."""
     options = (
         click.option("--model", help="Only this model."),
         click.option("--method", help="Only this method, e.g. base, zero-rl, actguide."),
-        click.option("--run", "run_id", help="Only this run."),
+        click.option("--run", help="Only this run."),
         click.option("--benchmark", help="Only this benchmark."),
         click.option("--parts", is_flag=True, help="Also the scores by tag, such as hops=3."),
+        click.option(
+            "--correction",
+            type=click.Choice(CORRECTIONS),
+            default="holm",
+            show_default=True,
+            help="How p-values are corrected for their number: holm holds the risk of any false finding, bh the share of false findings.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -61,22 +83,26 @@ for _command in (bundle.bundle, bundle.submit, bundle.token, bundle.key):
     show_default=True,
     help="A table for people; json: rows for programs, one a run; the others as `export` writes them.",
 )
-@_narrowing
-def show(form: str, model: str | None, method: str | None, run_id: str | None, benchmark: str | None, parts: bool) -> None:
+@_asked
+def show(form: str, **options: Any) -> None:
     """Print scores with their 95% intervals (json: fractions, one row a run, split and metric)."""
     from leaderboard.report import print_board
     from leaderboard.store import Store
     from leaderboard.unfinished import lines, unfinished
 
+    asked = Asked(**options)
+    if form == "json" and asked.correction != "holm":
+        raise UsageError("--correction changes tests, and the rows of `show --format json` hold none; use `export --format json`")
     engine = _database()
     store = Store(engine)
     if form == "json":
-        rows = store.scores(model=model, method=method, run=run_id, benchmark=benchmark)
-        click.echo(json.dumps([row for row in rows if parts or not row["part"]], indent=2))
+        rows = store.scores(model=asked.model, method=asked.method, run=asked.run, benchmark=asked.benchmark)
+        click.echo(json.dumps([row for row in rows if asked.parts or not row["part"]], indent=2))
         return
-    board = _board(store, model, method, run_id, benchmark, parts)
+    board = _board(store, asked)
     if form == "table":
-        print_board(board, lines(unfinished(engine), model=model, method=method, run=run_id, benchmark=benchmark))
+        left = lines(unfinished(engine), model=asked.model, method=asked.method, run=asked.run, benchmark=asked.benchmark)
+        print_board(board, left)
     else:
         click.echo(_rendered(board, form), nl=False)
 
@@ -91,14 +117,12 @@ def show(form: str, model: str | None, method: str | None, run_id: str | None, b
     help="What to write; html is one file that needs no other.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: standard output]")
-@_narrowing
-def export(
-    form: str, out: Path | None, model: str | None, method: str | None, run_id: str | None, benchmark: str | None, parts: bool
-) -> None:
+@_asked
+def export(form: str, out: Path | None, **options: Any) -> None:
     """Write the board, a row a model and method: scores, intervals, deltas, tests and ranks, the same numbers in every format."""
     from leaderboard.store import Store
 
-    text = _rendered(_board(Store(_database()), model, method, run_id, benchmark, parts), form)
+    text = _rendered(_board(Store(_database()), Asked(**options)), form)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -144,15 +168,16 @@ def rebuild() -> None:
         sys.exit(1)
 
 
-def _board(store: Store, model: str | None, method: str | None, run_id: str | None, benchmark: str | None, parts: bool) -> Board:
-    """The standings of a model and benchmark; ``method`` and ``run_id`` narrow the rows after deltas and ranks were taken."""
+def _board(store: Store, asked: Asked) -> Board:
+    """The standings of a model and benchmark; ``method`` and ``run`` narrow the rows after deltas and ranks were taken."""
     from leaderboard.export import narrowed
-    from leaderboard.standings import build
+    from leaderboard.standings import build, column_cells
 
-    chosen = [m for m in store.measurements() if benchmark in (None, m.benchmark) and model in (None, m.model)]
-    unfolded = {c: v for b in sorted({m.benchmark for m in chosen}) for c, v in store.parts(chosen, b).items()} if parts else {}
-    board = build(chosen, unfolded)
-    keep = [e for e in board.entries if method in (None, e.method) and (run_id is None or run_id in e.runs)]
+    chosen = [m for m in store.measurements() if asked.benchmark in (None, m.benchmark) and asked.model in (None, m.model)]
+    benchmarks = sorted({m.benchmark for m in chosen}) if asked.parts else []
+    unfolded = {c: v for b in benchmarks for c, v in store.parts(chosen, b).items()}
+    board = build(chosen, unfolded, partial(column_cells, correction=asked.correction))
+    keep = [e for e in board.entries if asked.method in (None, e.method) and (asked.run is None or asked.run in e.runs)]
     return narrowed(board, keep)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from leaderboard.calibrations import calibrate_command
 from leaderboard.reported import ReportedRow, reported
@@ -218,7 +218,7 @@ def _cell(shown: _Shown, entry: Entry, column: Column) -> BoardCell | None:
         rank=cell.rank_words,
         best=cell.best,
         notes=cell.notes,
-        href=f"/runs/{quote(run.run_id)}/samples?{urlencode({'evaluation': run.evaluation_id})}",
+        href=f"/runs/{quote(run.run_id)}/samples?evaluation={quote_plus(run.evaluation_id)}",
     )
 
 
@@ -227,8 +227,8 @@ def _comparison(shown: _Shown, entry: Entry, cell: Cell, column: Column) -> str:
     base = shown.bases.get((entry.model, column))
     if base is None:
         return ""
-    pair = {"a": cell.runs[0].run_id, "b": base.run_id, "benchmark": column.benchmark, "split": column.split}
-    return "/compare?" + urlencode(pair)
+    a, b, benchmark, split = map(quote_plus, (cell.runs[0].run_id, base.run_id, column.benchmark, column.split))
+    return f"/compare?a={a}&b={b}&benchmark={benchmark}&split={split}"
 
 
 def _reported_rows(shown: _Shown, model: str) -> list[BoardRow]:

@@ -136,7 +136,7 @@ async def one_by_one(port: int, pid: int, kinds: dict[str, list[str]]) -> list[T
 
 async def after_changes(port: int, pid: int, home: Path, repeats: int = REPEATS // 2) -> list[Timing]:
     """The board and its largest variant, each asked for once after every change of the database."""
-    client, found = Client(port), []
+    found = []
     for kind, address in (("board after a change", "/"), ("unfolded after a change", "/?unfold=miniweb")):
         before, answers = cpu_ms(pid), []
         for number in range(repeats):
@@ -144,7 +144,7 @@ async def after_changes(port: int, pid: int, home: Path, repeats: int = REPEATS 
                 raw.execute("UPDATE runs SET updated_at = ? WHERE key = 1", (f"2027-01-01T00:00:{number:02d}.000Z {kind}",))
             raw.close()
             await asyncio.sleep(2 * FRESH_SECONDS)
-            answers.append(await client.get(address))
+            answers.append(await Client(port).get(address))  # a kept connection would have been closed in the meantime
         errors = sum(status != 200 for status, _ in answers)
         found.append(Timing(kind=kind, milliseconds=tuple(ms for _, ms in answers), errors=errors, cpu=(cpu_ms(pid) - before) / repeats))
     return found

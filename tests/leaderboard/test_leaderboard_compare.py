@@ -359,7 +359,8 @@ def test_a_new_result_costs_its_own_column_only(tmp_path: Path, monkeypatch: pyt
     board, _ = asked_board(first, BoardQuery())
     assert set(asked) == {c.benchmark for c in board.columns} and len(asked) == len(board.columns) > 1
     asked.clear()
-    again, _ = asked_board(Snapshot(store, before=first), BoardQuery())
+    between = Snapshot(store, before=first)  # which nobody asks for anything
+    again, _ = asked_board(Snapshot(store, before=between), BoardQuery())
     assert asked == [] and again == board
     build(tmp_path / "runs", Recipe(model="new", method="base", questions=5))  # on miniweb alone
     ingest_all(engine, tmp_path / "runs")

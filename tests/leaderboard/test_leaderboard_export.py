@@ -8,12 +8,16 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from scipy.stats import false_discovery_control
 from test_leaderboard_show import harness, measured
 
+from harness.cli.leaderboard import CORRECTIONS
 from harness.errors import UsageError
 from leaderboard.export import records, to_csv, to_latex, to_markdown
+from leaderboard.ranks import CORRECTIONS as KNOWN_CORRECTIONS
 from leaderboard.standings import build
 from leaderboard.web.standalone import board_file
 
@@ -44,6 +48,11 @@ def expected(exported: dict[str, str]) -> list[list[str]]:
     return list(rows.values())
 
 
+def records_with(home: Path, correction: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(harness(home, "export", "--format", "json", "--parts", "--correction", correction).output)
+    return found
+
+
 def test_csv_and_json_hold_the_same_records_in_full_precision(exported: dict[str, str]) -> None:
     rows, lines = json.loads(exported["json"]), list(csv.DictReader(io.StringIO(exported["csv"])))
     assert len(rows) == len(lines) > 20
@@ -54,6 +63,28 @@ def test_csv_and_json_hold_the_same_records_in_full_precision(exported: dict[str
                 assert float(line[name]) == value, name
             else:
                 assert line[name] == ("" if value is None else " ".join(map(str, value)) if isinstance(value, list) else str(value)), name
+
+
+def test_the_correction_of_the_tests_is_chosen_by_an_option(board_home: Path) -> None:
+    holm, bh = (records_with(board_home, correction) for correction in CORRECTIONS)
+    assert (*KNOWN_CORRECTIONS,) == CORRECTIONS
+    families: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in bh:
+        if row["p"] is not None:
+            families.setdefault((row["benchmark"], row["split"], row["part"]), []).append(row)
+    for family in (family for family in families.values() if len(family) > 1):
+        assert [row["p_adjusted"] for row in family] == pytest.approx(list(false_discovery_control([row["p"] for row in family])))
+    assert {row["correction"] for row in holm} == {None, "holm"} and {row["correction"] for row in bh} == {None, "bh"}
+    assert [row["p"] for row in holm] == [row["p"] for row in bh]
+    lower = [(b["p_adjusted"], h["p_adjusted"]) for h, b in zip(holm, bh, strict=True) if h["p_adjusted"] != b["p_adjusted"]]
+    assert lower and all(b < h for b, h in lower)
+    tables = [harness(board_home, "show", "--parts", "--correction", correction).output for correction in CORRECTIONS]
+    ps = [re.findall(r"p = 0\.\d+", table) for table in tables]
+    assert len(ps[0]) == len(ps[1]) and ps[0] != ps[1]
+    pages = [harness(board_home, "export", "--correction", correction).output for correction in CORRECTIONS]
+    assert "Holm correction" in pages[0] and "Benjamini-Hochberg correction" in pages[1] and "Holm correction" not in pages[1]
+    with pytest.raises(UsageError, match="hold none; use `export --format json`"):
+        harness(board_home, "show", "--format", "json", "--correction", "bh")
 
 
 def test_markdown_and_latex_show_those_numbers_row_by_row(exported: dict[str, str]) -> None:
