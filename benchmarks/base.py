@@ -17,6 +17,9 @@ from harness.engines.base import Engine
 from harness.tasks.base import TaskLoader
 from judges.attempts import Log, OutageConfig, OutageWatch
 
+OWN_RULES = "lm-eval "
+"""How the name of a suite's scoring begins: rules of its own, which no judge replaces."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.base import OWN_RULES
 from benchmarks.comparability import Comparability, short_hash
 from benchmarks.departures import judged_by
 from benchmarks.evaluate import first_of
@@ -58,7 +59,8 @@ class Regraded:
 
 def closed_before(run_dir: Path) -> bool:
     """Whether the run's evaluations were judged as closed tasks, whose gold lists every accepted form."""
-    judges = [str(e.data["judge"]) for e in current_events(run_dir) if e.kind is Kind.EVALUATION]
+    named = (str(e.data["judge"]) for e in current_events(run_dir) if e.kind is Kind.EVALUATION)
+    judges = [judge for judge in named if not judge.startswith(OWN_RULES)]
     return bool(judges) and judges[0].startswith("exact-closed")
 
 
@@ -78,7 +80,12 @@ async def regrade(
     """
     record = _read(run_dir)
     if not record.finished:
-        raise HarnessError(f"{run_dir} holds no finished evaluation; there is nothing to judge again (harness eval finishes one)")
+        raise HarnessError(
+            f"{run_dir} holds no finished evaluation; there is nothing to judge again (harness eval finishes one; what "
+            "lm-eval's own rules score is not judged)"
+        )
+    if record.own_rules:
+        notice(f"left as they are, for no judge replaces lm-eval's own rules: {', '.join(record.own_rules)}")
     todo = [a for a in record.attempts.values() if record.judged_by(a["attempt_id"], judge.name) is None]
     config = outages or OutageConfig(retries=0)
     watch = OutageWatch(config=config, saved="The run keeps the scores that it had, and the judge's cache the verdicts until now")
@@ -122,11 +129,15 @@ def _refuse_dead_judge(scores: Collection[Score]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
-    """What a log holds of its evaluations; judgements by attempt, then by judge, in the order they were made."""
+    """What a log holds of its evaluations; judgements by attempt, then by judge, in the order they were made.
+
+    ``own_rules`` names the finished evaluations that a suite scored by rules of its own; ``finished`` and ``attempts`` leave them out.
+    """
 
     attempts: Mapping[str, Mapping[str, Any]]
     judgements: Mapping[str, Mapping[str, Mapping[str, Any]]]
     finished: Mapping[str, Mapping[str, Any]]
+    own_rules: tuple[str, ...]
 
     def judged_by(self, attempt_id: str, judge: str) -> float | None:
         """The verdict of that judge, None where it has reached none: it may now."""
@@ -146,8 +157,10 @@ def _read(run_dir: Path) -> _Record:
             judgements.setdefault(event.data["attempt_id"], {})[event.data["judge"]] = event.data
         elif event.kind is Kind.EVALUATION and event.data["phase"] == "finished":
             finished[event.data["evaluation_id"]] = event.data
+    own_rules = tuple(name for name, said in finished.items() if str(said["judge"]).startswith(OWN_RULES))
+    finished = {name: said for name, said in finished.items() if name not in own_rules}
     kept = {key: attempt for key, attempt in attempts.items() if attempt["evaluation_id"] in finished}
-    return _Record(attempts=kept, judgements=judgements, finished=finished)
+    return _Record(attempts=kept, judgements=judgements, finished=finished, own_rules=own_rules)
 
 
 def _close(record: _Record, evaluation: Mapping[str, Any], judge: str, values: Mapping[str, float | None], log: Log) -> Regraded:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from judge_server import JudgeServer, ScriptedServer, Step, completion
 
+from benchmarks.base import OWN_RULES
 from benchmarks.comparability import Comparability
 from benchmarks.regrade import WRITER, Regraded, regrade
 from harness.cli.judge import judge as judge_command
@@ -143,9 +144,34 @@ def test_an_unfinished_run_is_not_judged_again(tmp_path: Path) -> None:
         again(write_run(tmp_path / "run-1", finished=False), Counting())
 
 
+def test_what_lm_eval_scored_by_its_own_rules_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run-1")
+    with Recorder(folder) as log:
+        attempt = Attempt(
+            id="eval/ifeval/1",
+            task=Task(id="1", question="Write in capitals.", gold=("change_case:english_capital",)),
+            purpose=Purpose.EVAL,
+            trajectory=Trajectory(contexts=(), spans=()),
+            target=(),
+            turns=(),
+            status=Status.ANSWERED,
+            answer="ANN",
+        )
+        log.record(Kind.ATTEMPT, attempt_record(attempt, seconds=0.0, evaluation_id="run-1/ifeval"))
+        rules = Score(value=1.0, status=ScoreStatus.JUDGED, layer="lm-eval:prompt_level_strict_acc,none")
+        log.record(Kind.JUDGEMENT, judgement_record(attempt.id, f"{OWN_RULES}ifeval@4", rules))
+        head = {"evaluation_id": "run-1/ifeval", "benchmark": "ifeval", "split": "all", "step": 0, "n": 1, "judge": f"{OWN_RULES}ifeval@4"}
+        log.record(Kind.EVALUATION, {"phase": "finished", **head, "seed": 0, "model": "m", "method": "base", "comparability": "c"})
+    judge, said = Counting(), list[str]()
+    with Recorder(folder, writer=WRITER) as log:
+        (found,) = asyncio.run(regrade(folder, judge, log, notice=said.append))
+    assert found.evaluation_id == EVALUATION and all(question.startswith("Secret") for question, _, _ in judge.asked)
+    assert said == ["left as they are, for no judge replaces lm-eval's own rules: run-1/ifeval"]
+
+
 def shown(*arguments: str) -> list[dict[str, Any]]:
     done = CliRunner().invoke(leaderboard, ["show", "--format", "json", *arguments], catch_exceptions=False)
-    rows: list[dict[str, Any]] = json.loads(done.output)
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
 
 

@@ -1,9 +1,10 @@
-"""``harness eval`` against a real vLLM server on CPU with SmolLM2-135M: its id and counts, kill -9 and resume, token ids as in process."""
+"""A real vLLM server on CPU with SmolLM2-135M: evaluated (its id and counts, kill -9 and resume, token ids as in process), and a judge."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,20 +14,28 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from harness.cli.judge import judge as judge_command
 from harness.engines.base import Engine, EngineConfig, Request
 from harness.engines.completions import CompletionsEngine
 from harness.engines.hf import HFEngine
 from harness.engines.http import Endpoint, EndpointConfig
 from harness.events import Kind, current_events, read_events
 from harness.models import model_directory
-from harness.types import Span
+from harness.types import Score, ScoreStatus, Span
+from judges.cache import Cache
+from judges.calibration import SHIPPED_CASES, read_cases
+from judges.contract import Contract
+from judges.endpoint import EndpointModel
+from judges.exact import ExactJudge
+from judges.llm import LLMJudge
 
 pytestmark = [
     pytest.mark.slow,
@@ -109,6 +118,40 @@ def test_a_killed_evaluation_of_a_real_server_goes_on_without_losing_or_repeatin
 
 def recorded(folder: Path) -> list[str]:
     return [str(e.data["attempt_id"]) for _, e in read_events(folder) if e.kind is Kind.ATTEMPT]
+
+
+def test_a_real_model_judges_in_the_contracts_form_and_is_asked_once_and_a_cut_reply_is_a_parse_error(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    exact = ExactJudge()
+    hard = [c for c in read_cases(SHIPPED_CASES) if exact.decide(c.question, c.gold, c.answer).status is ScoreStatus.UNDECIDED]
+    cases = list({case.kind: case for case in hard}.values())  # one of each kind that the model has to look at
+    path = tmp_path / "cases.jsonl"
+    path.write_text("".join(json.dumps(asdict(case)) + "\n" for case in cases), encoding="utf-8")
+    first, second = (calibrated(f"llm:{server.url}", path) for _ in range(2))
+    assert first == second and first["layers"] == {"llm": len(cases)} and first["statuses"] == {}
+    assert len(cases) >= 8 and first["undecided"]["count"] == 0
+    kept = [json.loads(entry.read_text(encoding="utf-8")) for entry in (tmp_path / "cache" / "judge").rglob("*.json")]
+    assert len(kept) == len(cases) and all(entry["structured"] and entry["served"] == NAME for entry in kept)
+    assert all(json.loads(entry["raw"])["verdict"] in ("correct", "incorrect") for entry in kept)
+
+    async def cut() -> Score:
+        judge = LLMJudge(model=EndpointModel(server.url, NAME), cache=Cache(folder=tmp_path / "cut"), contract=Contract(max_tokens=4))
+        try:
+            return await judge.score(cases[0].question, cases[0].gold, cases[0].answer)
+        finally:
+            await judge.close()
+
+    score = asyncio.run(cut())
+    assert (score.value, score.status) == (None, ScoreStatus.PARSE_ERROR) and score.evidence["raw"], score
+    assert not (tmp_path / "cut").exists(), "what is no verdict was kept"
+
+
+def calibrated(judge: str, cases: Path) -> dict[str, Any]:
+    arguments = ["calibrate", "--judge", judge, "--cases", str(cases), "--format", "json"]
+    found: dict[str, Any] = json.loads(CliRunner().invoke(judge_command, arguments, catch_exceptions=False).output)
+    return found
 
 
 def test_token_ids_and_log_probabilities_are_those_of_the_model_in_process(server: Server) -> None:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.base import SuiteAsk, SuiteRun
+from benchmarks.base import OWN_RULES, SuiteAsk, SuiteRun
 from benchmarks.departures import caveat, departures
 from benchmarks.evaluate import Evaluation, first_of, refuse_other_conditions
 from benchmarks.lm_eval import data, punkt
@@ -134,7 +134,7 @@ def _ids(part: SamplePart, task: Any, ask: SuiteAsk) -> list[str]:
 def _judge(task: Any) -> str:
     from benchmarks.lm_eval.tasks import version_of
 
-    return f"lm-eval {version_of(task)}"
+    return f"{OWN_RULES}{version_of(task)}"
 
 
 def _evaluation_id(folder: Path, suite: str, part: SamplePart) -> str:
