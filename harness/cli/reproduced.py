@@ -84,7 +84,7 @@ def _scores(chosen: Reproduction, bench: Bench, done: Done) -> list[str]:
 def _questions(runs: Iterable[Sequence[Verdicts]]) -> str:
     """How many questions have a verdict, of the run with the fewest to the run with the most."""
     counts = sorted({len(run) for seeds in runs for run in seeds})
-    return f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "") + " questions"
+    return f"{counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "") + f" {plural(counts[-1], 'question')}"
 
 
 def _guided(chosen: Reproduction, done: Done) -> dict[str, list[Verdicts]]:
