@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,7 @@ class _Running:
         kept = self.kept(key)
         if kept is not None and self.fate(kept)[0] is Fate.REGRADE:
             score = await sampler.judged(as_attempt(task, kept))
-            self._finished(key, Outcome(value=score.value, status=kept.status, score=score.status, usage=kept.usage), score)
+            self._finished(key, replace(kept.outcome, value=score.value, score=score.status), score)
             return True
         if sampler.budget is not None and sampler.budget.reached:
             return False
@@ -194,7 +194,8 @@ class _Running:
 
 def _outcome(attempt: Attempt, score: Score) -> Outcome:
     spent = usage(attempt, 0.0)
-    return Outcome(value=score.value, status=attempt.status, score=score.status, usage={k: spent[k] for k in Outcome.COUNTED if k in spent})
+    counted = {k: spent[k] for k in Outcome.COUNTED if k in spent}
+    return Outcome(value=score.value, status=attempt.status, score=score.status, usage=counted, confidence=attempt.confidence)
 
 
 def refuse_other_conditions(known: Recorded, evaluation: Evaluation, run_dir: Path) -> None:

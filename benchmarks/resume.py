@@ -35,13 +35,14 @@ class Kept:
     detail: str
     data: str  # fingerprint of the question set that it was made with
     usage: Mapping[str, float | None]
+    confidence: float | None = None
     judge: str | None = None
     value: float | None = None
     score: ScoreStatus = ScoreStatus.UNDECIDED
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome(value=self.value, status=self.status, score=self.score, usage=self.usage)
+        return Outcome(value=self.value, status=self.status, score=self.score, usage=self.usage, confidence=self.confidence)
 
 
 @dataclass(slots=True)
@@ -90,6 +91,7 @@ def recorded(run_dir: Path) -> Recorded:
                 detail=said["detail"],
                 data=data.get(evaluation, ""),
                 usage=used,
+                confidence=said.get("confidence"),
             )
             found.put(evaluation, key, kept)
         elif event.kind is Kind.JUDGEMENT and said["attempt_id"] in places:

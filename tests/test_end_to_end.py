@@ -22,7 +22,8 @@ from harness.events import Event, Kind, current_events, read_blob
 HARNESS = Path(sys.executable).parent / "harness"
 SMALL = ["--set", "tasks_per_step=2", "--set", "minibatch_tasks=2", "--set", "algorithm.group.group_size=2", "--set", "eval_limit=4"]
 SMOL = ["--model", "smollm2-135m", "--set", "agent.response_tokens=64", "--set", "generation.slots=4", "--set", "agent.max_turns=2"]
-TINY = ["--model", "tiny", *SMALL, "--set", "generation.slots=8", "--set", "checkpoint_every=1"]
+REPLICATED = ["--model", "tiny", *SMALL, "--set", "generation.slots=8", "--set", "checkpoint_every=1"]
+TINY = [*REPLICATED, "--set", "generation.replicas=1"]
 
 
 def harness(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +96,7 @@ def test_actguide_trains_the_tiny_model_and_stands_on_the_board_beside_the_base(
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_points_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
-    common = ["run", "--trainer", "actguide", *TINY, "--steps", "6", "--seed", "3"]
+    common = ["run", "--trainer", "actguide", *REPLICATED, "--steps", "6", "--seed", "3"]
     began = time.monotonic()
     succeed(*common, "--out", tmp_path / "whole")
     whole = time.monotonic() - began

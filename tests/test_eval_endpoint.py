@@ -26,7 +26,7 @@ from harness.config import home
 from harness.engines.client import Served
 from harness.errors import UsageError
 from harness.events import Event, Kind, current_events, read_events
-from harness.tasks import MINIWEB
+from harness.tasks import BROWSECOMP_ZH, MINIWEB
 from leaderboard.database import default_url, open_database
 from leaderboard.web.app import Site, create_app
 
@@ -48,7 +48,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Scores:
         patch.setenv("HARNESS_HOME", str(folder / "home"))
         evaluate(stub, folder / "run")
     found = scores(folder / "run")
-    assert sorted(found.values()) == [0.0] * 6 + [1.0] * 6
+    assert Counter(found.values()) == {0.0: 6, 1.0: 6}
     return found
 
 
@@ -142,6 +142,26 @@ def test_a_part_of_a_published_set_over_a_corpus_is_shown_with_coverage_and_boun
     assert caveat in shown and "coverage 67%" in shown and "between 33.3% and 66.7%" in shown
     page = board_pages().get("/runs/run").text
     assert caveat in page and ">67%<" in page and ">33.3 to 66.7<" in page
+
+
+def test_confidence_that_answers_state_is_held_against_them_and_what_states_none_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = PUBLISHED["browsecomp-zh"](tmp_path)
+    right, wrong, silent = BROWSECOMP_ZH.load(data).split("test")[:3]
+    replies = {right.question: f"{right.gold[0]}\n置信度: 90%", wrong.question: "不知道\n置信度: 70%", silent.question: silent.gold[0]}
+
+    def answer(path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Step:
+        if path.endswith("/models"):
+            return Step(content={"data": [{"id": "m"}]})
+        asked = next(m["content"] for m in body["messages"] if m["role"] == "user")
+        return completion(next(f"<answer>{said}</answer>" for question, said in replies.items() if question in asked))
+
+    with Server(answer) as server:
+        command = ["eval", "--model", server.url, "--benchmarks", "browsecomp-zh", "--data", f"browsecomp-zh={data}", "--limit", "3"]
+        for _ in ("run", "reused"):
+            assert run_command(cli, [*command, "--out", str(tmp_path / "run")]) == 0
+            assert "calibration error 40.0% over 2 answers with a stated confidence" in capsys.readouterr().out  # (0.1 + 0.7) / 2
 
 
 def test_a_dead_endpoint_leaves_samples_without_a_score_and_a_later_run_gives_them_theirs(

@@ -219,13 +219,13 @@ async def _answer(pipe: Connection, engine: Engine) -> None:
     orders: asyncio.Queue[Any] = asyncio.Queue()
 
     def listen() -> None:
-        order: Any = ()
-        while order is not None:
-            try:
-                order = pipe.recv()
-            except EOFError:
-                order = None
-            loop.call_soon_threadsafe(orders.put_nowait, order)
+        try:
+            while (order := pipe.recv()) is not None:
+                loop.call_soon_threadsafe(orders.put_nowait, order)
+        except (EOFError, OSError):
+            pass  # the parent is gone; OSError: before it had read every answer
+        finally:
+            loop.call_soon_threadsafe(orders.put_nowait, None)
 
     threading.Thread(target=listen, name="orders", daemon=True).start()
     running: set[asyncio.Task[None]] = set()
@@ -248,7 +248,8 @@ async def _obey(pipe: Connection, engine: Engine, number: int, what: str, argume
         problem = str(error)
     except Exception as error:  # noqa: BLE001 - the process's boundary: the caller must hear of whatever it was
         problem = f"{type(error).__name__}: {error}"
-    pipe.send((number, problem, result))
+    with suppress(BrokenPipeError):  # the parent is gone, and nobody waits
+        pipe.send((number, problem, result))
 
 
 async def _load(engine: Engine, path: str, version: int) -> str:

@@ -225,7 +225,7 @@ def _cell(shown: _Shown, entry: Entry, column: Column) -> BoardCell | None:
 def _comparison(shown: _Shown, entry: Entry, cell: Cell, column: Column) -> str:
     """The address that compares this cell's first run with its base, question by question."""
     base = shown.bases.get((entry.model, column))
-    if base is None:
+    if base is None or base.comparability != cell.code:  # the delta is then to an earlier measurement of the base
         return ""
     a, b, benchmark, split = map(quote_plus, (cell.runs[0].run_id, base.run_id, column.benchmark, column.split))
     return f"/compare?a={a}&b={b}&benchmark={benchmark}&split={split}"

@@ -18,7 +18,7 @@ def findings(board: Board) -> list[str]:
             continue
         cells = [(e, e.cells[column]) for e in entries if column in e.cells]
         base = next((c for e, c in cells if e.method == BASE), None)
-        trained = [(e, c) for e, c in cells if c.to_base is not None]
+        trained = [(e, c) for e, c in cells if c.to_base is not None and base is not None and c.code == base.code]
         if base is not None and trained:
             entry, cell = max(trained, key=lambda pair: pair[1].score.value)
             found.append(_finding(model, entry, cell, base, column))

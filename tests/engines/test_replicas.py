@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,6 +94,32 @@ def test_a_killed_replica_is_an_engine_error_and_not_a_hang(tmp_path: Path, save
             await engine.close()
 
     asyncio.run(body())
+
+
+ORPHANS = """
+import asyncio, os, signal, sys
+from harness.engines.base import EngineConfig, Request
+from harness.engines.replicas import ReplicatedEngine
+
+async def body():
+    engine = ReplicatedEngine("hf", sys.argv[1], EngineConfig(context=128, slots=4, prefill_rows=4, prefill_chunk=8, threads=1, replicas=2))
+    asked = [asyncio.ensure_future(engine.generate(Request(ids=(4, 5), max_tokens=90, seed=i))) for i in range(40)]
+    await asked[0]
+    print("busy", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+if __name__ == "__main__":
+    asyncio.run(body())
+"""
+
+
+def test_replicas_end_when_their_parent_is_killed_with_answers_unread(tmp_path: Path, save_model: SaveModel) -> None:
+    (tmp_path / "main.py").write_text(ORPHANS)
+    parent = subprocess.Popen([sys.executable, tmp_path / "main.py", save_model(tmp_path / "m")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None and parent.stdout.readline() == "busy\n"
+    time.sleep(1)  # the parent is stopped, its replicas go on and answer
+    parent.kill()
+    parent.communicate(timeout=30)  # ends when nobody holds the other end of the pipe: not the parent, not a replica
 
 
 def test_what_an_engine_says_of_a_bad_request_or_model_reaches_the_caller(tmp_path: Path, save_model: SaveModel) -> None:

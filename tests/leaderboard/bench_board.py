@@ -102,7 +102,7 @@ def addresses(runs: list[str], repeats: int = REPEATS) -> dict[str, list[str]]:
     trained = [run for run in runs if "base" not in run][1:]
     others = [trained[(11 * i) % len(trained)] for i in range(repeats)]
     real = runs[0]
-    sample = quote(f"{real}/eval/miniweb/test/8/test-000/k0/0")
+    sample, other = (quote(f"{real}/eval/miniweb/test/8/test-00{i}/k0/0") for i in range(2))
     return {
         "board": ["/"] * repeats,
         "board, forest": ["/?view=forest"] * repeats,
@@ -119,6 +119,8 @@ def addresses(runs: list[str], repeats: int = REPEATS) -> dict[str, list[str]]:
         "samples of an evaluation": [f"/runs/{run}/samples?evaluation={quote(f'{run}/miniweb/test/0')}&verdict=wrong" for run in others],
         "samples of a step": [f"/runs/{run}/samples?purpose=probe&step={i}" for i, run in enumerate(others)],
         "sample": [f"/runs/{real}/samples/{sample}?n={i}" for i in range(repeats)],
+        "diff": [f"/diff?run_a={real}&a={sample}&run_b={real}&b={other}&n={i}" for i in range(repeats)],
+        "reported": [f"/reported?n={i}" for i in range(repeats)],
     }
 
 

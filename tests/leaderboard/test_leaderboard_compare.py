@@ -26,6 +26,7 @@ from leaderboard.store import Store
 from leaderboard.web import live
 from leaderboard.web.board import asked_board
 from leaderboard.web.diff import parting_turn, parting_words
+from leaderboard.web.findings import findings
 from leaderboard.web.judges import kappa
 from leaderboard.web.query import BoardQuery
 from leaderboard.web.sample import ratio_words
@@ -101,6 +102,16 @@ def test_deltas_of_a_column_are_corrected_together() -> None:
     both = build_standings([measured("base", base), measured("actguide", better), measured("zero-rl", better)])
     deltas = [e.cells[both.columns[0]].to_base for e in both.entries[1:]]
     assert [d.adjusted for d in deltas if d] == pytest.approx([2 * 0.03125] * 2) and not any(d.distinguishable for d in deltas if d)
+
+
+def test_the_first_sentence_compares_no_unlike_codes() -> None:
+    old, new = {"comparability": "old"}, {"comparability": "new", "at": "2026-02-01T00:00:00Z"}
+    base = [measured("base", [0.0] * 30, **old), measured("base", [1.0] * 10 + [0.0] * 20, seed=1, **new)]
+    left = measured("zero-rl", [1.0] * 29 + [0.0], **old)
+    right = measured("actguide", [1.0] * 20 + [0.0] * 10, **new)
+    (said,) = findings(build_standings([*base, left, right]))
+    assert said.startswith("tiny: ActGuide-RL reaches 66.7% on miniweb test, from 33.3% for the base") and "96.7" not in said
+    assert findings(build_standings([*base, left])) == []
 
 
 def test_an_address_of_the_board_holds_its_whole_state(pages: TestClient) -> None:
