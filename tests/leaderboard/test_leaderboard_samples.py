@@ -57,6 +57,23 @@ def test_attempts_repeat_their_current_verdict_after_regrades_rewinds_and_an_upg
     assert marked(engine) == judged(engine)
 
 
+def test_an_upgrade_brings_the_statistics_of_an_analyzed_database_up_to_date(tmp_path: Path) -> None:
+    build(tmp_path / "runs", RECIPE)
+    engine = open_database(default_url(tmp_path))
+    ingest_all(engine, tmp_path / "runs")
+    for analyzed in (False, True):
+        before_counts(engine)
+        if analyzed:
+            with engine.begin() as connection:
+                connection.execute(text("ANALYZE"))
+        upgrade(engine)
+        with engine.connect() as connection:
+            if analyzed:
+                assert connection.scalar(text("SELECT count(*) FROM sqlite_stat1 WHERE idx = 'attempts_by_verdict'")) == 1
+            else:
+                assert connection.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_stat1'")) == 0
+
+
 def test_every_filter_finds_what_a_slow_look_finds(board_home: Path) -> None:
     store = Store(open_database(default_url(board_home)))
     run = next(run for run in store.runs() if run.method == "actguide")

@@ -31,6 +31,7 @@ def upgrade() -> None:
         postgresql_where=evaluated,
     )
     op.create_index("runs_by_model", "runs", ["model", "command"])
-    if sa.inspect(op.get_bind()).dialect.name == "sqlite":
+    bind = op.get_bind()
+    if bind.dialect.name == "sqlite" and bind.scalar(sa.text("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_stat1'")):
         op.execute("PRAGMA analysis_limit=1000")
         op.execute("ANALYZE")  # statistics that know nothing of the new indexes would speak against them
