@@ -47,12 +47,21 @@ def _table(columns: Sequence[Column], entries: Sequence[Entry]) -> Table:
     for column in columns:
         table.add_column(column_title(column), justify="left", min_width=CELL)
     model = None
+    said: set[tuple[Column, str]] = set()
     for entry in (entry for entry in entries if any(c in entry.cells for c in columns)):
         if entry.model != model:
             model = entry.model
             table.add_row(Text(model, style="bold"))
-        table.add_row(_name(entry), *(_cell(entry, entry.cells.get(c)) for c in columns))
+        table.add_row(_name(entry), *(_cell(entry, entry.cells.get(c), _notes(entry, c, said)) for c in columns))
     return table
+
+
+def _notes(entry: Entry, column: Column, said: set[tuple[Column, str]]) -> list[str]:
+    """Of a cell; the reasons of one that stands in full above, in the same column, are not given again."""
+    notes = entry.cells[column].notes if column in entry.cells else ()
+    short = [note.partition(":")[0] + ", as above" if ":" in note and (column, note) in said else note for note in notes]
+    said.update((column, note) for note in notes)
+    return short
 
 
 def _name(entry: Entry) -> Text:
@@ -62,7 +71,7 @@ def _name(entry: Entry) -> Text:
     return name
 
 
-def _cell(entry: Entry, cell: Cell | None) -> Text:
+def _cell(entry: Entry, cell: Cell | None, notes: Sequence[str]) -> Text:
     if cell is None:
         return Text("-", style="dim")
     text = Text(percent(cell.score.value), style="bold" if cell.best else "")
@@ -76,6 +85,6 @@ def _cell(entry: Entry, cell: Cell | None) -> Text:
         text.append("" if cell.to_base.gap is None else f", finds \N{GREATER-THAN OR EQUAL TO} {percent(cell.to_base.gap)}", style="dim")
     if cell.rank_words:
         text.append(f"\n{cell.rank_words}", style="dim")
-    for note in cell.notes:
+    for note in notes:
         text.append(f"\n! {note}", style="yellow")
     return text

@@ -24,6 +24,8 @@ TINY = [
     "eval_limit=4",
     "--set",
     "checkpoint_every=1",
+    "--set",
+    "generation.replicas=1",
 ]
 DRAWN = ["--set", "algorithm.group.group_size=2", "--set", "generation.slots=8"]
 PHASES = ["--set", "algorithm.sft.steps=2", "--set", "algorithm.sft.lr=1e-3"]

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow  # not for the time it takes: `make test` does wit
 def test_only_the_samples_that_are_named_are_asked(tmp_path: Path, gpqa: Path) -> None:
     engine = PolicyEngine(letters("(A)"))
     (line,) = evaluated(DIAMOND, engine, tmp_path / "run", gpqa, sample=("diamond-rec2", "elsewhere"))
-    assert "(1 samples)" in line and [a["task_id"] for a in events(tmp_path / "run", Kind.ATTEMPT)] == ["diamond-rec2"]
+    assert "(1 sample)" in line and [a["task_id"] for a in events(tmp_path / "run", Kind.ATTEMPT)] == ["diamond-rec2"]
     assert evaluated(DIAMOND, engine, tmp_path / "none", gpqa, sample=("elsewhere",)) == []
     assert evaluated(DIAMOND, engine, tmp_path / "none", gpqa, limit=2, sample=("diamond-rec2",)) == [], "only of the first two"
 
@@ -162,7 +162,7 @@ def test_rows_of_ones_own_replace_those_of_a_task(tmp_path: Path, own_task: Path
     rows.write_text(json.dumps({"question": "What grows in shade?", "answer": "moss"}) + "\n")
     suite = named_task("lm-eval:fern_facts")
     (line,) = evaluated(suite, PolicyEngine(letters("moss.")), tmp_path / "run", rows, include=str(own_task))
-    assert "exact_match 1.000" in line and "(1 samples)" in line
+    assert "exact_match 1.000" in line and "(1 sample)" in line
 
 
 def test_a_folder_that_is_none_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from harness.events import Cursor, Kind, Recorder, read_events
 from leaderboard.calibrations import read_calibrations, save_calibration
 from leaderboard.database import default_url, open_database
 from leaderboard.ingest import ingest_all
+from leaderboard.report import print_board
 from leaderboard.snapshot import Snapshot
 from leaderboard.standings import Column, column_cells, differing_parts
 from leaderboard.standings import build as build_standings
@@ -79,6 +80,13 @@ def test_the_board_ranks_no_unlike_codes_together_and_says_what_differs(pages: T
         < apart
         < sorted_text.index("qwen3-8b + RL (zero-RL)")
     )
+
+
+def test_the_terminal_gives_the_reasons_of_unlike_settings_once(capsys: pytest.CaptureFixture[str]) -> None:
+    apart = [measured(method, [0.0, 1.0], comparability="x", judge="llm") for method in ("sft", "opsd", "actguide")]
+    print_board(build_standings([measured("base", [1.0, 0.0]), measured("zero-rl", [0.0, 1.0]), *apart]))
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("judge exact, there llm") == 1 == text.count("not ranked with the rest, as above"), text
 
 
 def test_a_code_whose_parts_were_not_recorded_is_told_by_judge_and_questions() -> None:

@@ -171,9 +171,10 @@ class Compared:
 
 def by_hand(new: Rows, old: Rows, reference: Rows, advantages: Sequence[float], case: Case) -> tuple[float, float, float]:
     """Eq. 11 token by token, as one would on paper: clip 0.2, k3; the mean over all tokens, or over rows of their own means."""
-    policy, kl, clipped = [], [], []
+    policy: Rows = [[] for _ in advantages]
+    kl: Rows = [[] for _ in advantages]
+    clipped: Rows = [[] for _ in advantages]
     for row, advantage in enumerate(advantages):
-        policy.append([]), kl.append([]), clipped.append([])
         for p, q, z in zip(new[row], old[row], reference[row], strict=True):
             ratio, d = math.exp(p - q), z - p
             bounded = min(max(ratio, 0.8), 1.2)

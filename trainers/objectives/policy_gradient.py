@@ -176,8 +176,8 @@ def clipped_objective(
         loss=policy_loss + kl_coef * kl_loss,
         policy_loss=policy_loss,
         kl_loss=kl_loss,
-        clip_fraction=parts.clipped_N.sum() / tokens,
-        dual_clip_fraction=parts.dual_clipped_N.sum() / tokens,
+        clip_fraction=parts.clipped_N.to(logprobs_BT.dtype).sum() / tokens,  # of whole numbers, torch would make a float32
+        dual_clip_fraction=parts.dual_clipped_N.to(logprobs_BT.dtype).sum() / tokens,
     )
 
 
