@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -226,6 +227,7 @@ def main() -> int:
                     print(timing.words(), flush=True)
                     missed += ["load"] if timing.errors or timing.at(0.95) > 200 else []
         if "soak" in parts:
+            shutil.rmtree(home / "soak", ignore_errors=True)  # of an earlier run, where the folder is kept
             result = soak(home / "soak", default_url(home / "soak"), seconds=asked.seconds, writers=8)
             print(result)
             missed += ["soak"] if result.problems else []
