@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from fakes import tiny_tokenizer
-from lm_eval_cases import evaluated, events, shrunk, write_truthfulqa
+from lm_eval_cases import evaluated, events, shrunk, write_gpqa, write_truthfulqa
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.lm_eval import IFEVAL, TRUTHFULQA, LMEvalSuite
+from benchmarks.lm_eval import GPQA, IFEVAL, TRUTHFULQA, LMEvalSuite
 from benchmarks.lm_eval.suite import _definition
 from harness.chat import Chat
 from harness.engines.base import EngineConfig
@@ -90,7 +90,9 @@ def agree(suite: LMEvalSuite, directory: Path, data: Path, folder: Path, limit: 
         attempt = by_place[f"{suite.parts[0].part.split}-{sample['doc'][key] if key else sample['doc_id']}"]
         scored = read_blob(folder, attempt["blob"]).get("scored")
         if scored is None:
-            assert attempt["answer"] == sample["resps"][0][0]
+            read = {"flexible-extract": "filtered_resps", "strict-match": None}.get(sample["filter"], "resps")  # what the task answers with
+            answer = sample[read][0] if read else attempt["answer"]
+            assert attempt["answer"] == (answer if isinstance(answer, str) else answer[0])
         else:
             found = [each["value"][0] for each in scored]
             assert found == pytest.approx([answers[0][0] for answers in sample["resps"]], abs=1e-4)
@@ -101,6 +103,10 @@ def agree(suite: LMEvalSuite, directory: Path, data: Path, folder: Path, limit: 
 def test_a_random_model_gets_the_same_numbers_from_both(random_model: Path, tmp_path: Path, part: str) -> None:
     write_truthfulqa(tmp_path, 5)
     agree(shrunk(TRUTHFULQA, 5, part), random_model, tmp_path, tmp_path / "run", limit=5)
+
+
+def test_a_random_model_gets_the_same_gpqa_from_both(random_model: Path, tmp_path: Path) -> None:
+    agree(shrunk(GPQA, 5, "diamond"), random_model, write_gpqa(tmp_path, "diamond", 5), tmp_path / "run", limit=5)
 
 
 def test_the_methods_that_lm_eval_calls_answer_as_its_own_model_does(random_model: Path) -> None:
@@ -152,3 +158,8 @@ def test_smollm2_gets_the_same_numbers_from_both_over_fifty_samples(
     suite = IFEVAL if part == "ifeval" else shrunk(TRUTHFULQA, 817, part)
     data = data_dir("ifeval/input_data.jsonl") if part == "ifeval" else data_dir("truthfulqa/hf-013686a")
     agree(suite, smollm2, data, tmp_path / "run", limit=limit)
+
+
+@pytest.mark.skipif(not has_smollm2, reason="make smollm2")
+def test_smollm2_gets_the_same_gpqa_from_both_over_fifty_made_up_rows(smollm2: Path, tmp_path: Path) -> None:
+    agree(shrunk(GPQA, 50, "diamond"), smollm2, write_gpqa(tmp_path, "diamond", 50), tmp_path / "run", limit=50)  # the real ones are gated
