@@ -40,7 +40,7 @@ def test_the_run_page_shows_the_diagnostic_of_the_latest_weights_with_its_charts
     assert "&lt;script&gt;alert(1)" in page and "weights after 4 training steps" in page and "diagnostics/prefix-pass.json" in page
     assert "turn 0</text>" in page and "Nothing" not in page
     card = page.partition("Prefix Pass@K")[2]
-    assert 'data-v="0.5">0.5</td>' in card and ">12</th>" in card, "each chart has its table"
+    assert ">0.5</td>" in card and ">12</th>" in card, "each chart has its table"
     assert page.count("<figure") == page.count("<summary>Table</summary>")
 
 
