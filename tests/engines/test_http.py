@@ -111,7 +111,8 @@ def test_a_server_that_fails_everything_from_the_start_is_given_up_soon_and_for_
     assert "answers no request: " in str(found[0]) and "once it answers, give the same command again" in str(found[0])
 
 
-def test_a_server_that_has_answered_once_is_given_all_retries(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_has_answered_once_is_given_all_retries(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.engines.client.UNHEARD", 0.3)  # waits between tries are random: these six exceed it for sure
     replies = [completion("yes"), *[Step(status=500, content={"error": "down"})] * 6, completion("again")]
     with ScriptedServer(*replies) as server:
 
