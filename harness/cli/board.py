@@ -24,7 +24,7 @@ def on_board(run_dir: Path) -> Iterator[None]:
     put_on_board(run_dir)
     try:
         yield
-    except BaseException:
+    except BaseException:  # an interrupted run too is found on the board; raised again
         with suppress(HarnessError):  # what stopped the run is what has to be told
             put_on_board(run_dir)
         raise
