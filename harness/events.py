@@ -145,6 +145,14 @@ def being_written(run_dir: Path) -> bool:
     return locked(run_dir / "events" / "main.lock")
 
 
+def finished(run_dir: Path) -> bool:
+    """Whether the run's log ends with its finish."""
+    if not (run_dir / "events").is_dir():
+        return False
+    phases = [event.data["phase"] for event in current_events(run_dir) if event.kind is Kind.RUN]
+    return phases[-1:] == ["finished"]
+
+
 def read_events(run_dir: Path, after: Cursor | None = None) -> Iterator[tuple[Cursor, Event]]:
     """Each event behind ``after`` with the cursor that stands behind it; ends at a line that is still being written.
 

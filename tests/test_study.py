@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import run_command
-from harness.cli.study import Plan, evaluations, finished, report, study, verdicts
-from harness.events import Kind, Recorder
+from harness.cli.study import Plan, evaluations, report, study, verdicts
+from harness.events import Kind, Recorder, finished
 
 TASKS = [f"task-{i}" for i in range(10)]
 

@@ -21,7 +21,7 @@ from harness.engines.http import EndpointConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
 from harness.errors import HarnessError, UsageError
-from harness.events import Kind, being_written, current_events
+from harness.events import being_written, finished
 from harness.trackers import TrackerName, check_trackers
 from judges.attempts import OutageConfig
 
@@ -170,8 +170,7 @@ def _stopped(config: EvalConfig) -> Path | None:
         with suppress(HarnessError, OSError):
             if any(d.tag == "identity" for d in differences(restore(EvalConfig, folder / "config.json"), config)):
                 continue
-            phases = [event.data["phase"] for event in current_events(folder) if event.kind is Kind.RUN]
-            if phases[-1:] == ["finished"] or being_written(folder):
+            if finished(folder) or being_written(folder):
                 return None
             click.echo(f"Continuing {folder}, which was stopped before its end (--out FOLDER starts anew).", err=True)
             return folder

@@ -22,8 +22,9 @@ from typing import Any
 import click
 
 from harness.cli.reproduced import GUIDED, Done, report
-from harness.cli.study import Training, digest, finished, fitting, setting_name, setting_names, settings_of, train
+from harness.cli.study import Training, digest, fitting, setting_name, setting_names, settings_of, train
 from harness.errors import HarnessError, UsageError, nearest, unknown
+from harness.events import finished
 
 OF_AN_EVALUATION = {name: name for name in ("agent", "search", "generation", "judge", "web", "engine", "episodes")} | {
     "eval_limit": "limit",

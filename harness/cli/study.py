@@ -23,6 +23,7 @@ import click
 
 from harness.config import Section, describe, parse_assignment
 from harness.errors import HarnessError, UsageError, nearest
+from harness.events import finished
 from harness.wording import plural
 
 Verdicts = dict[str, float]
@@ -190,16 +191,6 @@ def train(training: Training, runs: Path, seed: int, threads: int, *more: str) -
         )
     click.echo(f"{folder.name}: done")
     return folder
-
-
-def finished(run_dir: Path) -> bool:
-    """Whether the run's log ends with its finish."""
-    from harness.events import Kind, current_events
-
-    if not (run_dir / "events").is_dir():
-        return False
-    phases = [e.data["phase"] for e in current_events(run_dir) if e.kind is Kind.RUN]
-    return bool(phases) and phases[-1] == "finished"
 
 
 def evaluations(run_dir: Path, split: str | None = None) -> list[dict[str, Any]]:
