@@ -6,7 +6,8 @@ hash of the prompt and the model's own words.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ from judges.exact import ExactJudge
 from judges.models import JudgeModel, Reply
 
 KEPT_RAW = 4000  # characters of a reply in the judgement
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LLMJudge:
-    """``model`` is asked once per question, gold and answer; ``cache`` keeps its verdicts."""
+    """``model`` is asked once per question, gold and answer; ``cache`` keeps its verdicts. A provider that answers under several names of
+    models is warned of: one score then mixes the verdicts of several judges, which each judgement's ``served`` tells apart."""
 
     model: JudgeModel
     cache: Cache
     contract: Contract = CONTRACT
+    _served: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -57,6 +61,13 @@ class LLMJudge:
         await self.model.close()
 
     def _score(self, reply: Reply, *, cached: bool) -> Score:
+        if reply.model not in self._served:
+            self._served.add(reply.model)
+            if len(self._served) > 1:
+                names = ", ".join(sorted(self._served))
+                _LOG.warning(
+                    "the judge %s was answered by several models: %s; their verdicts are mixed in one score", self.model.name, names
+                )
         reading = self.contract.parse(reply.text)
         status = ScoreStatus.REFUSED if reply.refused else reading.status
         evidence: dict[str, Any] = {

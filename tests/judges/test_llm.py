@@ -90,6 +90,22 @@ def test_a_verdict_is_asked_for_once(tmp_path: Path) -> None:
     assert second.evidence == {**first.evidence, "cached": True}
 
 
+def test_a_provider_that_swaps_the_model_behind_a_name_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def asked(served: list[str]) -> None:
+        class Swaps(Says):
+            async def complete(self, messages: list[Message], contract: Contract) -> Reply:
+                return Reply(text=RIGHT, model=served.pop(0))
+
+        judge = LLMJudge(model=Swaps(RIGHT), cache=Cache(folder=tmp_path / str(len(served))))
+        for number in range(len(served)):
+            await judge.score(f"Who is {number}?", ("Ann Person",), "A. Person")
+
+    asyncio.run(asked(["m-may", "m-may"]))
+    assert caplog.messages == []
+    asyncio.run(asked(["m-may", "m-june", "m-may"]))
+    assert caplog.messages == ["the judge m was answered by several models: m-june, m-may; their verdicts are mixed in one score"]
+
+
 def test_the_cache_knows_answer_gold_model_and_prompt(tmp_path: Path) -> None:
     model, other = Says(RIGHT), Says(RIGHT, name="n")
     judged(model, tmp_path)
