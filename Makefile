@@ -22,7 +22,7 @@ test: dev                     ## the fast tests
 	$(VENV)/bin/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-all: extras system       ## every test; MARKS=slow for those that `make test` leaves out
-	$(VENV)/bin/python -m pytest $(if $(MARKS),-m "$(MARKS)") -n $(WORKERS) --dist loadfile
+	$(VENV)/bin/python -m pytest $(if $(MARKS),-m "$(MARKS)") -n $(WORKERS) --dist loadfile --durations 15
 
 check: dev                    ## format, lint, types (the import law is a test)
 	$(VENV)/bin/ruff format --check .
