@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from benchmarks.comparability import short_hash
 from benchmarks.lm_eval.data import Doc, expect_count
 from harness.errors import DataError, HarnessError, UsageError
 
@@ -129,6 +131,16 @@ def requests_of(task: Any, limit: int | None, template: Chat | None) -> dict[int
     for instance in task.instances:
         found.setdefault(instance.doc_id, []).append(instance)
     return found
+
+
+def fingerprints_of(task: Any, limit: int | None) -> dict[int, str]:
+    """By place in the data, 16 hex digits of all that is asked and scored there: the document, and its requests (the examples before it
+    and its options included) as plain text, so that no model is needed. What a chat template makes of them is a condition of the run.
+    """
+    return {
+        place: short_hash(json.loads(json.dumps([dict(found[0].doc), [each.args for each in found]], default=str)), 8)
+        for place, found in requests_of(task, limit, None).items()
+    }
 
 
 def metrics_of(task: Any, doc: Any, instances: list[Instance]) -> dict[str, Any]:
