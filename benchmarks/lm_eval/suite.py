@@ -70,8 +70,9 @@ class LMEvalSuite:
     def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:
         known = recorded(folder)
         for part, task, _ in self._tasks(ask):
-            for each, data in _fingerprints(part, task, ask).items():
-                what, why = fate(known.sample(_evaluation_id(folder, self.name, part), (each, 0)), judge=_judge(task), data=data)
+            evaluation, judge = _evaluation_id(folder, self.name, part), _judge(task)
+            for each, asked in _fingerprints(part, task, ask).items():
+                what, why = fate(known.sample(evaluation, (each, 0)), judge=judge, data=asked)
                 yield f"{self.name}/{part.split}/{each}", Fate.RERUN if what is Fate.REGRADE else what, why
 
     async def evaluate(self, run: SuiteRun) -> list[str]:
