@@ -100,13 +100,13 @@ def require_judge(name: str, closed: bool) -> str:
     return asyncio.run(checked())
 
 
-def refuse_evaluated(training: TaskSet, held_out: str, others: Sequence[TaskSet]) -> None:
-    """Raise ``DataError`` if a training task asks what the set's own held-out split or another set asks."""
+def refuse_evaluated(training: Sequence[Task], own: TaskSet, held_out: str, others: Sequence[TaskSet]) -> None:
+    """Raise ``DataError`` if a training task, or a conversation trained on, asks what the set's own held-out split or another set asks."""
     from harness.tasks.overlap import refuse_overlap
 
-    evaluation = {training.name: training.split(held_out)}
+    evaluation = {own.name: own.split(held_out)}
     evaluation |= {other.name: tuple(task for split in other.tasks.values() for task in split) for other in others}
-    refuse_overlap(training.split("train"), evaluation)
+    refuse_overlap(training, evaluation)
 
 
 def planned(tasks: tuple[Task, ...], plans: str, noise: float, seed: int) -> tuple[Task, ...]:

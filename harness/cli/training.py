@@ -79,7 +79,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
     judge = require_judge(config.judge, questions.tasks.closed)
-    refuse_evaluated(questions.tasks, config.eval_split, [question_set(name, paths).tasks for name in paths if name != config.tasks])
+    others = [question_set(name, paths).tasks for name in paths if name != config.tasks]
     directory = model_directory(config.model)[1]
     trainer: Trainer = load("trainers", config.trainer)(config.algorithm)
     timeline = Timeline(phases=tuple(trainer.phases()))
@@ -91,6 +91,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
         tasks[Material.QUESTIONS] = planned(questions.tasks.split("train"), config.plans, config.plan_noise, config.seed)
     if Material.DEMONSTRATIONS in wanted:
         tasks[Material.DEMONSTRATIONS] = _conversations(config, questions, conversations, directory)
+    refuse_evaluated([task for found in tasks.values() for task in found], questions.tasks, config.eval_split, others)
     for material, found in tasks.items():
         if len(found) < config.tasks_per_step:
             raise UsageError(f"tasks_per_step is {config.tasks_per_step}, but there are {len(found)} {material} to train on; lower it")
