@@ -27,7 +27,8 @@ from benchmarks.result import Result
 from benchmarks.resume import Fate, fate, recorded
 from harness.errors import MissingDependencyError, UsageError, unknown
 from harness.events import Kind
-from harness.types import ScoreStatus, Status
+from harness.tasks.published import OPEN_WEB
+from harness.types import ScoreStatus, Status, Task
 
 if TYPE_CHECKING:
     from benchmarks.lm_eval.tasks import Definition
@@ -66,6 +67,18 @@ class LMEvalSuite:
 
     def ids(self, ask: SuiteAsk) -> tuple[str, ...]:
         return tuple(each for part, task, _ in self._tasks(ask) for each in _ids(part, task, ask))
+
+    def questions(self, data: Path | None) -> tuple[Task, ...]:
+        """See ``Suite.questions``."""
+        from benchmarks.lm_eval.tasks import docs_of, question_of
+
+        ask = SuiteAsk(settings=LMEvalConfig(), data=data)
+        self.check(ask)
+        return tuple(
+            Task(id=part.sample_id(doc, place), question=question_of(task, doc), gold=(), web=OPEN_WEB)
+            for part, task, _ in self._tasks(ask)
+            for place, doc in docs_of(task, None)
+        )
 
     def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:
         known = recorded(folder)

@@ -120,6 +120,11 @@ def docs_of(task: Any, limit: int | None) -> Iterator[tuple[int, Mapping[str, An
     return enumerate(islice(task.eval_docs, limit))
 
 
+def question_of(task: Any, doc: Mapping[str, Any]) -> str:
+    """What a document asks, without the words that the task puts around it where the row has a field for it."""
+    return str(next((doc[key] for key in ("Question", "question", "prompt") if key in doc), None) or task.doc_to_text(doc))
+
+
 def requests_of(task: Any, limit: int | None, template: Chat | None) -> dict[int, list[Instance]]:
     """Requests by document, in the order of the data; ``template`` renders messages, None leaves prompts as plain text."""
     if task.get_config("num_fewshot") is None:
