@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -80,7 +81,9 @@ def assert_the_log_is_right(folder: Path, size: int) -> None:
 @pytest.mark.slow
 def test_actguide_trains_the_tiny_model_and_stands_on_the_board_beside_the_base(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert "unguided" in succeed("run", "--trainer", "actguide", *TINY, "--steps", "2", "--out", folder)
+    done = harness("run", "--trainer", "actguide", *TINY, "--steps", "2", "--out", folder)
+    assert done.returncode == 0 and "unguided" in done.stdout, done.stderr
+    assert re.search(r"sampler and learner agreed within \d\.\de-0[4-9] nats a token \(float32\) in every step", done.stderr)
     succeed("eval", "--model", "tiny", "--benchmarks", "miniweb", "--limit", "4", "--set", "generation.slots=8")
     assert_the_log_is_right(folder, size=2)
     rows = {row["method"]: row for row in board()}
