@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from harness.config import Section, build, home, identity, load_yaml, merge, operational, parse_assignment, store, to_json
+from harness.config import Section, build, home, identity, load_yaml, operational, parse_assignment, store, to_json
 from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
@@ -177,7 +177,7 @@ def _resolve(options: Mapping[str, Any], layer: Mapping[str, Any], model: str) -
     """Defaults < the run's or the model's settings < file < --set < flags."""
     flags = {key: options[key] for key in ("tasks", "limit", "seed", "engine") if options[key] is not None}
     file = load_yaml(options["config_file"]) if options["config_file"] else {}
-    return build(DiagnoseConfig, merge(layer, file, *(parse_assignment(text) for text in options["assignments"]), flags, {"model": model}))
+    return build(DiagnoseConfig, layer, file, *map(parse_assignment, options["assignments"]), flags, {"model": model})
 
 
 def _find_sources(config: DiagnoseConfig, data: Sequence[str]) -> Sources:

@@ -15,7 +15,7 @@ import click
 
 from benchmarks.lm_eval.config import LMEvalConfig
 from harness.budget import Limits
-from harness.config import Section, build, differences, home, identity, load_yaml, merge, operational, parse_assignment, restore
+from harness.config import Section, build, differences, home, identity, load_yaml, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
 from harness.engines.http import EndpointConfig
 from harness.envs.search import SearchLimits
@@ -139,7 +139,7 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     if not options["model"].startswith(("http://", "https://")):
         known = ("agent", "search", "generation", "engine")
         entry = {k: v for k, v in find_model(options["model"]).settings.items() if k.split(".")[0] in known}
-    return build(EvalConfig, merge(nested(entry), file, *sets, flags))
+    return build(EvalConfig, nested(entry), file, *sets, flags)
 
 
 def check_continues(stored: EvalConfig, config: EvalConfig, folder: Path) -> None:

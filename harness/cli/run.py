@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.config import Difference, build, describe, differences, home, load_yaml, merge, parse_assignment, restore, store
+from harness.config import Difference, build, describe, differences, home, load_yaml, parse_assignment, restore, store
 from harness.errors import RunLogError, UsageError
 from harness.events import Kind, current_events
 from harness.registry import load
@@ -101,7 +101,7 @@ def resolve(options: Mapping[str, Any]) -> RunConfig:
         *(parse_assignment(text) for text in options["assignments"]),
         flags,
     ]
-    return build(kind, merge(*layers))
+    return build(kind, *layers)
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
