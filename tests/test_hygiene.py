@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from published_sets import PUBLISHED
 
-from harness.cli.assemble import refuse_evaluated
+from harness.cli.assemble import question_set, refuse_evaluated
+from harness.cli.main import cli, run_command
 from harness.envs.search import SearchEnv, SearchLimits
 from harness.errors import DataError, HarnessError
 from harness.registry import load, names
@@ -128,9 +129,26 @@ def test_a_training_set_is_checked_against_its_own_held_out_part_and_every_set_t
         return TaskSet(name=name, tasks={k: (v,) for k, v in splits.items()}, webs={}, fingerprint="")
 
     own = tasks("own", train=asks(QUESTION, "t1"), test=asks(QUESTION_ZH, "e1"))
-    refuse_evaluated(own, "test", [])
+    refuse_evaluated(own.split("train"), own, "test", {})
     with pytest.raises(HarnessError, match="t1 = e2 .gaia"):
-        refuse_evaluated(own, "test", [tasks("gaia", test=asks(QUESTION, "e2"))])
+        refuse_evaluated(own.split("train"), own, "test", {"gaia": [asks(QUESTION, "e2")]})
     leaking = tasks("own", train=asks(QUESTION, "t1"), test=asks(QUESTION, "e1"))
     with pytest.raises(HarnessError, match="t1 = e1 .own"):
-        refuse_evaluated(leaking, "test", [])
+        refuse_evaluated(leaking.split("train"), leaking, "test", {})
+
+
+def test_conversations_of_a_file_are_checked_as_training_tasks_are(
+    tmp_path: Path, data_dir: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = data_dir("corpora/musique100")
+    held_out = question_set("musique", {"musique": data}).tasks.split("test")
+    file = tmp_path / "conversations.jsonl"
+    messages = [
+        [{"role": "user", "content": task.question}, {"role": "assistant", "content": "<answer>x</answer>"}] for task in held_out[:3]
+    ]
+    file.write_text("".join(json.dumps({"messages": each}) + "\n" for each in messages))
+    given = ["--data", f"musique={data}", "--data", f"sft={file}", "--set", "agent.context_tokens=8192", "--out", str(tmp_path / "run")]
+    assert run_command(cli, ["run", "--trainer", "sft", "--model", "tiny", "--tasks", "musique", *given]) == 1
+    said = capsys.readouterr().err
+    assert "3 training tasks ask what is evaluated:" in said
+    assert held_out[0].id in said and held_out[0].question not in said and not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ from benchmarks.result import Result
 from harness.chat import Chat
 from harness.cli.assemble import (
     QuestionSet,
+    asked_by,
     environments,
     open_engine,
     open_judge,
@@ -79,7 +80,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
     questions = question_set(config.tasks, paths)
     questions.tasks.split("train"), questions.tasks.split(config.eval_split)
     judge = require_judge(config.judge, questions.tasks.closed)
-    refuse_evaluated(questions.tasks, config.eval_split, [question_set(name, paths).tasks for name in paths if name != config.tasks])
+    others = {name: asked_by(name, path) for name, path in paths.items() if name != config.tasks}
     directory = model_directory(config.model)[1]
     trainer: Trainer = load("trainers", config.trainer)(config.algorithm)
     timeline = Timeline(phases=tuple(trainer.phases()))
@@ -91,6 +92,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
         tasks[Material.QUESTIONS] = planned(questions.tasks.split("train"), config.plans, config.plan_noise, config.seed)
     if Material.DEMONSTRATIONS in wanted:
         tasks[Material.DEMONSTRATIONS] = _conversations(config, questions, conversations, directory)
+    refuse_evaluated([task for found in tasks.values() for task in found], questions.tasks, config.eval_split, others)
     for material, found in tasks.items():
         if len(found) < config.tasks_per_step:
             raise UsageError(f"tasks_per_step is {config.tasks_per_step}, but there are {len(found)} {material} to train on; lower it")

@@ -19,15 +19,13 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from harness.engines.pace import Pace
+from harness.engines.pace import Pace, seconds
 from harness.errors import HarnessError, OutageError, UsageError
 from harness.wording import plural
 
@@ -251,20 +249,6 @@ def proxy_of(url: str) -> str | None:
     """The proxy that the environment names for a URL (HTTP_PROXY, HTTPS_PROXY, NO_PROXY), None for none."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header: seconds, or an HTTP date."""
-    if retry_after is None:
-        return None
-    try:
-        return max(float(retry_after), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return None
 
 
 def _served(reply: dict[str, Any], retries: int) -> tuple[Served, ...]:

@@ -7,10 +7,13 @@ overloaded, and by one a round trip after that. An overload halves it, once for 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 
 @dataclass(slots=True)
@@ -80,3 +83,18 @@ class Pace:
             if not turn.done():
                 self.flying += 1
                 turn.set_result(None)
+
+
+def seconds(retry_after: str | None) -> float | None:
+    """A Retry-After header, of a number or an HTTP date, as seconds from now (at least 0); None without one that can be read."""
+    if retry_after is None:
+        return None
+    try:
+        wait = float(retry_after)
+        return max(wait, 0.0) if math.isfinite(wait) else None
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None

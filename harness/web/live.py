@@ -1,14 +1,21 @@
 """The live web: a search engine (Serper with a key, DuckDuckGo without) and pages as text. The one door to httpx for tools.
 
 What a model writes decides which pages are read, so every connection goes through ``harness.web.addresses``, on redirects too, and is
-made to the very address that was checked. Size, time, type and number of redirects are limited. Successes are kept on disk, failures
-never. A page that cannot be read is the model's problem (``WebError``); a search engine that is down is an outage (``OutageError``).
+made to the very address that was checked. Size, time, type and number of redirects are limited. Pages and search results are kept on
+disk; failures never, nor a search that found nothing, for what an engine does not find today may be a fault that does not show. A page
+that cannot be read is the model's problem (``WebError``); a search engine that stays down after retries is an outage (``OutageError``).
+
+DuckDuckGo says "wait" in several ways that must not pass for "nothing found": any status but 200 (429, 403; 202 with a challenge), and
+its challenge to prove oneself human under status 200. ``ddgs.DDGS`` reports all of them as "No results found.", so its DuckDuckGo engine
+is used without it: that shows the reply itself, and asks one host where ``DDGS`` may ask eight.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
@@ -18,6 +25,7 @@ import httpcore
 import httpx
 
 from harness.config import Section, operational
+from harness.engines.pace import seconds
 from harness.errors import HarnessError, MissingDependencyError, OutageError, WebError
 from harness.web.addresses import checked_url, public_addresses
 from harness.web.base import Hit, Page
@@ -30,9 +38,18 @@ _TEXT = ("text/", "application/xhtml+xml", "application/xml", "application/json"
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _SLEEPS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each retry of a search
 _LONGEST_SLEEP = 60.0
+_CHALLENGE = re.compile(r"""(?:class|id|action|src)=["'][^"']*(?:anomaly|challenge-form)""")  # attributes: the query stands in the text
 
 Backend = Literal["serper", "duckduckgo"]
 Search = Callable[[str, int], Awaitable[list[Hit]]]
+
+
+class _Failed(Exception):
+    """A search that was not answered; ``after``: seconds that the engine asks to wait."""
+
+    def __init__(self, words: str, after: float = 0.0) -> None:
+        super().__init__(words)
+        self.after = min(after, _LONGEST_SLEEP)
 
 
 class LiveConfig(Section):
@@ -71,10 +88,10 @@ class LiveWeb:
     async def search(self, query: str, limit: int) -> list[Hit]:
         """The first ``limit`` results. Raises ``OutageError`` when the engine stays down, ``HarnessError`` when it refuses the key."""
         kept = self._cache.get("search", self.name, query, limit)
-        if kept is None:
-            hits = await self._search(query, limit)
-            kept = [[hit.title, hit.url, hit.snippet] for hit in hits]
-            self._cache.put(kept, "search", self.name, query, limit)
+        if not kept:
+            kept = [[hit.title, hit.url, hit.snippet] for hit in await self._searched(query, limit)]
+            if kept:
+                self._cache.put(kept, "search", self.name, query, limit)
         return [Hit(title=title, url=url, snippet=snippet) for title, url, snippet in kept]
 
     async def fetch(self, url: str) -> Page:
@@ -135,44 +152,36 @@ class LiveWeb:
             pass
         return checked_url(url)
 
-    async def _serper(self, query: str, limit: int) -> list[Hit]:
-        headers = {"X-API-KEY": self._key}
-        async with httpx.AsyncClient(timeout=self._config.seconds, trust_env=False) as client:
-            for sleep in (*_SLEEPS, None):
-                wait, why = sleep, ""
-                try:
-                    async with self._hosts[self._search_url]:
-                        response = await client.post(self._search_url, json={"q": query, "num": limit}, headers=headers)
-                    if response.status_code == 200:
-                        return _serper_hits(response.json(), limit)
-                    if response.status_code in (401, 403):
-                        raise HarnessError(
-                            f"Serper refuses the key in {KEY_VARIABLE} (HTTP {response.status_code}); check it and its quota"
-                        )
-                    why = f"HTTP {response.status_code}"
-                    if response.status_code not in _BUSY:
-                        raise OutageError(f"the search engine answered with {why}")
-                    wait = None if sleep is None else max(sleep, _retry_after(response))
-                except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:  # no connection, or a broken reply
-                    why = type(error).__name__
-                if wait is not None:
-                    await asyncio.sleep(wait)
+    async def _searched(self, query: str, limit: int) -> list[Hit]:
+        why = ""
+        for sleep in (*_SLEEPS, None):
+            try:
+                async with self._hosts[self.name]:
+                    return await self._search(query, limit)
+            except _Failed as failure:
+                why, after = str(failure), failure.after
+            if sleep is not None:
+                await asyncio.sleep(max(sleep, after))
         raise OutageError(f"the search engine did not answer {len(_SLEEPS) + 1} times ({why})")
 
-    async def _duckduckgo(self, query: str, limit: int) -> list[Hit]:
+    async def _serper(self, query: str, limit: int) -> list[Hit]:
         try:
-            from ddgs import DDGS
-            from ddgs.exceptions import DDGSException
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("search without a key needs ddgs; run `pip install 'actguide-harness[web]'`") from error
-        async with self._hosts["duckduckgo"]:
-            try:
-                found = await asyncio.to_thread(lambda: DDGS(timeout=int(self._config.seconds)).text(query, max_results=limit))
-            except DDGSException as error:
-                if "no results" in str(error).lower():
-                    return []
-                raise OutageError(f"the search engine did not answer ({error})") from error
-        return [Hit(title=row["title"], url=row["href"], snippet=row["body"]) for row in found[:limit]]
+            async with httpx.AsyncClient(timeout=self._config.seconds, trust_env=False) as client:
+                asked = {"q": query, "num": limit}
+                response = await client.post(self._search_url, json=asked, headers={"X-API-KEY": self._key})
+            if response.status_code == 200:
+                return _serper_hits(response.json(), limit)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:  # no connection, or a broken reply
+            raise _Failed(type(error).__name__) from error
+        why = f"HTTP {response.status_code}"
+        if response.status_code in (401, 403):
+            raise HarnessError(f"Serper refuses the key in {KEY_VARIABLE} ({why}); check it and its quota")
+        if response.status_code not in _BUSY:
+            raise OutageError(f"the search engine answered with {why}")
+        raise _Failed(why, seconds(response.headers.get("retry-after")) or 0.0)
+
+    async def _duckduckgo(self, query: str, limit: int) -> list[Hit]:
+        return (await asyncio.to_thread(_duckduckgo_hits, query, self._config.seconds))[:limit]
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
@@ -269,7 +278,24 @@ def _serper_hits(reply: Any, limit: int) -> list[Hit]:
     return [Hit(title=str(row["title"]), url=str(row["link"]), snippet=str(row.get("snippet", ""))) for row in rows[:limit]]
 
 
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds of a ``Retry-After`` header, at most a minute; 0 without one that is a number."""
-    text = response.headers.get("retry-after", "")
-    return min(float(text), _LONGEST_SLEEP) if text.isdigit() else 0.0
+def _duckduckgo_hits(query: str, timeout: float) -> list[Hit]:
+    """Everything on the first page of results, advertisements left out. Raises ``_Failed`` for a reply that is no such page."""
+    try:
+        from ddgs.engines.duckduckgo import Duckduckgo
+        from ddgs.exceptions import DDGSException
+        from lxml.etree import LxmlError
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("search without a key needs ddgs; run `pip install 'actguide-harness[web]'`") from error
+    engine = Duckduckgo(timeout=math.ceil(timeout))
+    asked = engine.build_payload(query, region="us-en", safesearch="moderate", timelimit=None)
+    try:
+        reply = engine.http_client.request(engine.search_method, engine.search_url, data=asked)
+        if reply.status_code != 200:
+            raise _Failed(f"HTTP {reply.status_code}")
+        rows = engine.post_extract_results(engine.extract_results(reply.text))
+    except (DDGSException, LxmlError) as error:
+        raise _Failed(str(error)) from error
+    hits = {row.href: Hit(title=row.title, url=row.href, snippet=row.body) for row in rows if row.href}
+    if not hits and _CHALLENGE.search(reply.text):
+        raise _Failed("it wants a person to prove that this is no program")
+    return list(hits.values())

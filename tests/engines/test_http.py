@@ -14,10 +14,10 @@ from judge_server import ScriptedServer, Server, Step, completion
 from stub_endpoint import StubEndpoint
 
 from harness.engines.base import ChatEngine, ChatReply, ChatRequest, Request
-from harness.engines.client import Client, Patience, Served, UnansweredError, checked_url, proxy_of, seconds
+from harness.engines.client import Client, Patience, Served, UnansweredError, checked_url, proxy_of
 from harness.engines.completions import CompletionsEngine
 from harness.engines.http import Endpoint, EndpointConfig, _text
-from harness.engines.pace import Pace
+from harness.engines.pace import Pace, seconds
 from harness.errors import ContextOverflowError, EngineError, HarnessError, UsageError
 from harness.types import FinishReason, Span, Usage
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import html
 import inspect
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -268,39 +271,70 @@ def test_a_search_engine_that_stays_down_is_an_outage_and_is_not_kept(
     assert len(asyncio.run(site.web(tmp_path, "serper").search("fern", 5))) == 5
 
 
-def test_retry_after_is_waited_for(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["whole", "decimal", "date"])
+def test_retry_after_is_waited_for(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(live, "_SLEEPS", (0.0,))
-    answers = iter([(429, {"retry-after": "1"}, b""), (200, {}, RESULTS.encode())])
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # whole seconds: at least one is left
+    said = {"whole": "1", "decimal": "0.9", "date": date}[kind]
+    answers = iter([(429, {"retry-after": said}, b""), (200, {}, RESULTS.encode())])
     site.answers["/search"] = lambda: next(answers)
     began = time.monotonic()
     asyncio.run(site.web(tmp_path, "serper").search("fern", 5))
-    assert time.monotonic() - began >= 1
+    assert time.monotonic() - began >= 0.85
 
 
-def test_duckduckgo_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ddgs = pytest.importorskip("ddgs")
-    from ddgs.exceptions import DDGSException
+FOUND = (
+    '<div class="links_main result__body"><h2><a href="https://e.com/{0}">T{0}</a></h2><a href="https://e.com/{0}">about {0}</a></div>'
+    '<div class="links_main result__body"><h2>ad</h2><a href="https://duckduckgo.com/y.js?ad">ad</a></div>'
+)
+PAGE = "<html><title>{}</title><div id='links'>{}</div></html>"
+CHALLENGE = PAGE.format("fern", '<div class="anomaly-modal__title">Unfortunately, bots use DuckDuckGo too.</div>')
 
-    said: list[Any] = [DDGSException("No results found."), DDGSException("timeout"), [{"title": "T", "href": "https://e.com", "body": "b"}]]
 
-    class Fake:
-        def __init__(self, timeout: int) -> None:
-            assert timeout == 20
+@pytest.fixture
+def duckduckgo(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """DuckDuckGo's address leads to ``site``; ddgs itself is real."""
+    engine = pytest.importorskip("ddgs.engines.duckduckgo")
+    monkeypatch.setattr(engine.Duckduckgo, "search_url", site.url("/html/"))
+    return site
 
-        def text(self, query: str, max_results: int) -> Any:
-            assert (query, max_results) == ("fern", 2)
-            answer = said.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
 
-    monkeypatch.setattr(ddgs, "DDGS", Fake)
-    web = LiveWeb("duckduckgo", cache=DiskCache(tmp_path / "a"))
-    assert asyncio.run(web.search("fern", 2)) == []
-    web = LiveWeb("duckduckgo", cache=DiskCache(tmp_path / "b"))
-    with pytest.raises(OutageError, match="timeout"):
-        asyncio.run(web.search("fern", 2))
-    assert asyncio.run(web.search("fern", 2)) == [Hit(title="T", url="https://e.com", snippet="b")]
+def ask_duckduckgo(folder: Path, query: str = "fern") -> list[Hit]:
+    return asyncio.run(LiveWeb("duckduckgo", cache=DiskCache(folder)).search(query, 2))
+
+
+def test_duckduckgo_needs_no_key_and_its_answer_is_kept(duckduckgo: Site, tmp_path: Path) -> None:
+    duckduckgo.page("/html/", PAGE.format("fern", "".join(FOUND.format(i) for i in (1, 1, 2, 3))))
+    hits = ask_duckduckgo(tmp_path)
+    assert hits == [Hit(title=f"T{i}", url=f"https://e.com/{i}", snippet=f"about {i}") for i in (1, 2)]
+    assert ask_duckduckgo(tmp_path) == hits
+    assert [path for path, _, _ in duckduckgo.seen] == ["/html/"], "one request in all, to one host"
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize(("status", "content"), [(429, ""), (403, "no"), (202, CHALLENGE), (200, CHALLENGE), (200, "")])
+def test_duckduckgo_that_refuses_is_asked_again_and_then_an_outage(duckduckgo: Site, tmp_path: Path, status: int, content: str) -> None:
+    duckduckgo.page("/html/", content, status)
+    with pytest.raises(OutageError, match="did not answer 4 times"):
+        ask_duckduckgo(tmp_path)
+    assert len(duckduckgo.seen) == 4
+    duckduckgo.page("/html/", PAGE.format("fern", FOUND.format(1)))
+    assert len(ask_duckduckgo(tmp_path)) == 1, "the failure was not kept"
+
+
+def test_a_search_that_finds_nothing_is_an_answer_which_is_not_kept(duckduckgo: Site, tmp_path: Path) -> None:
+    for query in ("anomaly.js", 'class="anomaly-modal"'):  # the page repeats the query, escaped
+        duckduckgo.page("/html/", PAGE.format(html.escape(query), '<div class="no-results">No results.</div>'))
+        assert ask_duckduckgo(tmp_path, query) == []
+        duckduckgo.page("/html/", PAGE.format("fern", FOUND.format(1)))
+        assert len(ask_duckduckgo(tmp_path, query)) == 1
+
+
+def test_a_search_that_finds_nothing_is_not_kept_of_serper_either(site: Site, tmp_path: Path) -> None:
+    site.page("/search", '{"organic": []}')
+    assert asyncio.run(site.web(tmp_path, "serper").search("fern", 5)) == []
+    site.page("/search", RESULTS)
+    assert len(asyncio.run(site.web(tmp_path, "serper").search("fern", 5))) == 5
 
 
 def test_the_key_in_the_environment_chooses_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
