@@ -15,6 +15,7 @@ import click
 
 from benchmarks.lm_eval.config import LMEvalConfig
 from harness.budget import Limits
+from harness.cli.folders import begun
 from harness.config import Section, build, differences, home, identity, load_yaml, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
 from harness.engines.http import EndpointConfig
@@ -106,7 +107,7 @@ def evaluate(**options: Any) -> None:
     check_trackers(config.trackers)
     wanted = find_benchmarks(config, options["data"])
     folder = options["out"] or _stopped(config) or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    if (folder / "config.json").exists():
+    if begun(folder, "eval"):
         check_continues(restore(EvalConfig, folder / "config.json"), config, folder)
     if options["dry_run"]:
         for line in forecast(config, folder, wanted):
