@@ -15,6 +15,7 @@ from harness.chat import Chat
 from harness.config import Section
 from harness.engines.base import Engine
 from harness.tasks.base import TaskLoader
+from harness.types import Task
 from judges.attempts import Log, OutageConfig, OutageWatch
 
 OWN_RULES = "lm-eval "
@@ -87,6 +88,10 @@ class Suite(Protocol):
 
     def ids(self, ask: SuiteAsk) -> tuple[str, ...]:
         """Of the samples that are asked for."""
+        ...
+
+    def questions(self, data: Path | None) -> tuple[Task, ...]:
+        """What all its samples ask, for a comparison with training tasks; of the local copy ``data``, or of the hub."""
         ...
 
     def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:

@@ -36,7 +36,7 @@ class Kept:
     status: Status
     answer: str | None
     detail: str
-    data: str  # fingerprint of the question set that it was made with
+    data: str  # fingerprint of the question set, or of the sample of a suite, that it was made with; empty: not recorded
     usage: Mapping[str, float | None]
     confidence: float | None = None
     judge: str | None = None
@@ -92,7 +92,7 @@ def recorded(run_dir: Path) -> Recorded:
                 status=Status(said["status"]),
                 answer=said["answer"],
                 detail=said["detail"],
-                data=data.get(evaluation, ""),
+                data=said.get("data") or data.get(evaluation, ""),
                 usage=used,
                 confidence=said.get("confidence"),
             )
@@ -128,6 +128,8 @@ def fate(kept: Kept | None, *, judge: str, data: str) -> tuple[Fate, str]:
     """What happens to a sample, and why in words."""
     if kept is None:
         return Fate.RUN, "not attempted yet"
+    if data and not kept.data:  # a suite's sample in a log of an earlier version: no score is taken for data that may be other data
+        return Fate.RERUN, "the log does not say of which data its answer is"
     if kept.data != data:
         return Fate.RERUN, "the question set has changed since"
     if kept.status.is_outage:

@@ -7,7 +7,6 @@ who wants one.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from itertools import cycle
@@ -17,10 +16,17 @@ from harness.errors import DataError
 
 
 def decrypt(text: str, key: bytes) -> str:
-    """Plain text of a base64 field; ``key`` is repeated as often as needed. Raises ``DataError`` where no UTF-8 comes out."""
+    """Plain text of a base64 field; ``key`` is repeated as often as needed. Raises ``DataError`` where no UTF-8 comes out.
+
+    What is plain already is refused as well: nothing then says that the rest of the file is as it was published.
+    """
+    if not text.isascii():
+        raise DataError(
+            "holds plain text, expected base64 of the cipher; name the file as it was published: it is decrypted in memory only"
+        )
     try:
         return _xor(base64.b64decode(text, validate=True), key).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # binascii.Error and UnicodeDecodeError
         raise DataError("does not decrypt to UTF-8 text; the file or its canary was changed") from error
 
 

@@ -44,6 +44,8 @@ def test_a_cipher_text_comes_back_only_under_its_key() -> None:
         decrypt(hidden, digest_key("another"))
     with pytest.raises(DataError, match="does not decrypt"):
         decrypt("not base64!", b"k")
+    with pytest.raises(DataError, match="holds plain text, expected base64"):
+        decrypt("问题 one", b"k")
     with pytest.raises(DataError):
         unseal("b", seal("a", ["x"]))
 

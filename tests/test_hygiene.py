@@ -129,12 +129,12 @@ def test_a_training_set_is_checked_against_its_own_held_out_part_and_every_set_t
         return TaskSet(name=name, tasks={k: (v,) for k, v in splits.items()}, webs={}, fingerprint="")
 
     own = tasks("own", train=asks(QUESTION, "t1"), test=asks(QUESTION_ZH, "e1"))
-    refuse_evaluated(own.split("train"), own, "test", [])
+    refuse_evaluated(own.split("train"), own, "test", {})
     with pytest.raises(HarnessError, match="t1 = e2 .gaia"):
-        refuse_evaluated(own.split("train"), own, "test", [tasks("gaia", test=asks(QUESTION, "e2"))])
+        refuse_evaluated(own.split("train"), own, "test", {"gaia": [asks(QUESTION, "e2")]})
     leaking = tasks("own", train=asks(QUESTION, "t1"), test=asks(QUESTION, "e1"))
     with pytest.raises(HarnessError, match="t1 = e1 .own"):
-        refuse_evaluated(leaking.split("train"), leaking, "test", [])
+        refuse_evaluated(leaking.split("train"), leaking, "test", {})
 
 
 def test_conversations_of_a_file_are_checked_as_training_tasks_are(

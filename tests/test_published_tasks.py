@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from published_sets import (
+    CANARY,
     PUBLISHED,
     browsecomp_rows,
     gaia_rows,
@@ -98,6 +99,17 @@ def test_an_xbench_row_that_does_not_decrypt_is_named(tmp_path: Path, change: di
     rows[6] |= change
     with pytest.raises(DataError, match=r"row 7: 'prompt' does not decrypt to UTF-8"):
         XBENCH.load(write_csv(tmp_path / "DeepSearch-2505.csv", rows))
+
+
+def test_a_copy_that_was_decrypted_already_is_refused_in_words(tmp_path: Path) -> None:
+    plain = {"prompt": "奥林的第7位守塔人叫什么？", "answer": "金答7"}
+    with pytest.raises(
+        DataError, match=r"row 1: 'prompt' holds plain text, expected base64 of the cipher; name the file as it was published"
+    ):
+        XBENCH.load(write_csv(tmp_path / "DeepSearch-2505.csv", [row | plain for row in xbench_rows()]))
+    rows = [{"Topic": "体育", "Question": "维尔特的第7件藏品是什么？", "Answer": "金答7", "canary": CANARY}]
+    with pytest.raises(DataError, match="row 1: 'Question' holds plain text"):
+        BROWSECOMP_ZH.load(write_jsonl(tmp_path / "plain.jsonl", rows))
 
 
 def test_browsecomp_zh_has_its_topics_and_asks_for_confidence(tmp_path: Path) -> None:

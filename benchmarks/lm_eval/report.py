@@ -69,13 +69,18 @@ def words(summary: Summary, headline: str, asked: int) -> str:
     return f"{', '.join(parts) or 'no score'} ({asked} {plural(asked, 'sample')})"
 
 
-def recorded_metrics(run_dir: Path, evaluation_id: str, judge: str) -> dict[str, Metrics]:
-    """Metrics by sample id that the log already holds for an evaluation under the same definition; an outage is tried again."""
+def recorded_metrics(run_dir: Path, evaluation_id: str, judge: str, data: Mapping[str, str]) -> dict[str, Metrics]:
+    """Metrics by sample id that the log already holds for an evaluation under the same definition and with the same fingerprint (``data``,
+    by sample id); an outage is tried again. The latest attempt of a sample counts."""
     sample_of: dict[str, str] = {}
     found: dict[str, Metrics | None] = {}
     for event in current_events(run_dir):
         if event.kind is Kind.ATTEMPT and event.data["evaluation_id"] == evaluation_id:
-            sample_of[event.data["attempt_id"]] = event.data["task_id"]
+            sample = event.data["task_id"]
+            found[sample] = None
+            sample_of.pop(event.data["attempt_id"], None)
+            if event.data.get("data") == data.get(sample):  # logs of earlier versions have none: what they asked about is not known
+                sample_of[event.data["attempt_id"]] = sample
         elif event.kind is Kind.JUDGEMENT and event.data["attempt_id"] in sample_of and event.data["judge"] == judge:
             found[sample_of[event.data["attempt_id"]]] = event.data.get("metrics")
     return {sample: metrics for sample, metrics in found.items() if metrics is not None}

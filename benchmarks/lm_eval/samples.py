@@ -39,12 +39,13 @@ class SamplePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One document with its requests (``instances``: one, or one for each choice)."""
+    """One document with its requests (``instances``: one, or one for each choice); ``fingerprint`` says whether either has changed."""
 
     part: SamplePart
     task: Any
     place: int
     instances: tuple[Any, ...]
+    fingerprint: str
 
     @property
     def doc(self) -> Mapping[str, Any]:
@@ -120,7 +121,7 @@ def record_sample(outcome: Outcome, log: Log, chat: Chat, evaluation_id: str, ju
     if scored := _scored(outcome):
         blob["scored"] = scored
     row = attempt_record(attempt, seconds=outcome.seconds, evaluation_id=evaluation_id, blob=log.blob(blob))
-    log.record(Kind.ATTEMPT, row)
+    log.record(Kind.ATTEMPT, {**row, "data": outcome.sample.fingerprint})
     log.record(Kind.JUDGEMENT, {**judgement_record(attempt.id, judge, _score(outcome)), "metrics": outcome.metrics})
 
 

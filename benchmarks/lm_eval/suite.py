@@ -27,7 +27,8 @@ from benchmarks.result import Result
 from benchmarks.resume import Fate, fate, recorded
 from harness.errors import MissingDependencyError, UsageError, unknown
 from harness.events import Kind
-from harness.types import ScoreStatus, Status
+from harness.tasks.published import OPEN_WEB
+from harness.types import ScoreStatus, Status, Task
 
 if TYPE_CHECKING:
     from benchmarks.lm_eval.tasks import Definition
@@ -67,11 +68,24 @@ class LMEvalSuite:
     def ids(self, ask: SuiteAsk) -> tuple[str, ...]:
         return tuple(each for part, task, _ in self._tasks(ask) for each in _ids(part, task, ask))
 
+    def questions(self, data: Path | None) -> tuple[Task, ...]:
+        """See ``Suite.questions``."""
+        from benchmarks.lm_eval.tasks import docs_of, question_of
+
+        ask = SuiteAsk(settings=LMEvalConfig(), data=data)
+        self.check(ask)
+        return tuple(
+            Task(id=part.sample_id(doc, place), question=question_of(task, doc), gold=(), web=OPEN_WEB)
+            for part, task, _ in self._tasks(ask)
+            for place, doc in docs_of(task, None)
+        )
+
     def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:
         known = recorded(folder)
         for part, task, _ in self._tasks(ask):
-            for each in _ids(part, task, ask):
-                what, why = fate(known.sample(_evaluation_id(folder, self.name, part), (each, 0)), judge=_judge(task), data="")
+            evaluation, judge = _evaluation_id(folder, self.name, part), _judge(task)
+            for each, asked in _fingerprints(part, task, ask).items():
+                what, why = fate(known.sample(evaluation, (each, 0)), judge=judge, data=asked)
                 yield f"{self.name}/{part.split}/{each}", Fate.RERUN if what is Fate.REGRADE else what, why
 
     async def evaluate(self, run: SuiteRun) -> list[str]:
@@ -131,6 +145,15 @@ def _ids(part: SamplePart, task: Any, ask: SuiteAsk) -> list[str]:
     return [each for each in every if not ask.sample or each in ask.sample]
 
 
+def _fingerprints(part: SamplePart, task: Any, ask: SuiteAsk) -> dict[str, str]:
+    """Of the samples that are asked for, by id."""
+    from benchmarks.lm_eval.tasks import docs_of, fingerprints_of
+
+    found = fingerprints_of(task, ask.limit)
+    every = {part.sample_id(doc, place): found[place] for place, doc in docs_of(task, ask.limit)}
+    return {each: every[each] for each in _ids(part, task, ask)}
+
+
 def _judge(task: Any) -> str:
     from benchmarks.lm_eval.tasks import version_of
 
@@ -159,10 +182,10 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
         seed=int(run.who["seed"]),
         greedy_flags=task.OUTPUT_TYPE == "loglikelihood" or "exact_match" in task._metric_fn_list,
     )
-    wanted = set(_ids(part, task, ask))
+    wanted = _fingerprints(part, task, ask)
     requests = requests_of(task, ask.limit, lm.apply_chat_template if templated else None)
-    every = [Sample(part=part, task=task, place=place, instances=tuple(found)) for place, found in requests.items()]
-    samples = [sample for sample in every if sample.id in wanted]
+    placed = [(part.sample_id(found[0].doc, place), place, tuple(found)) for place, found in requests.items()]
+    samples = [Sample(part=part, task=task, place=at, instances=of, fingerprint=wanted[each]) for each, at, of in placed if each in wanted]
     if not samples:
         return ""
     judge = _judge(task)
@@ -186,7 +209,7 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
         **run.who,
     )
     refuse_other_conditions(recorded(run.folder), evaluation, run.folder)
-    found = recorded_metrics(run.folder, evaluation.id, judge)
+    found = recorded_metrics(run.folder, evaluation.id, judge, wanted)
     run.log.record(Kind.EVALUATION, evaluation.record("started", len(samples), judge))
     with run.progress(f"{suite}/{part.split}", len(samples)) as progress, ThreadPoolExecutor(1) as scorer:
         loop = asyncio.get_running_loop()
@@ -223,7 +246,8 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
 def _open(evaluation: Evaluation, samples: Sequence[Sample], run: SuiteRun) -> str:
     """What is open and between what the headline lies then, as the run's log has it; nothing where the headline is no score of a sample."""
     known = recorded(run.folder).samples(evaluation.id)
-    outcomes = {(sample.id, 0): known[sample.id, 0].outcome for sample in samples if (sample.id, 0) in known}
+    kept = {sample.id: known.get((sample.id, 0)) for sample in samples}
+    outcomes = {(s.id, 0): one.outcome for s in samples if (one := kept[s.id]) is not None and one.data == s.fingerprint}
     if any(outcome.score is ScoreStatus.UNDECIDED for outcome in outcomes.values()):
         return ""
     found = Result(tasks=tuple(sample.id for sample in samples), outcomes=outcomes).open()

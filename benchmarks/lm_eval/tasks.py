@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from benchmarks.comparability import short_hash
 from benchmarks.lm_eval.data import Doc, expect_count
 from harness.errors import DataError, HarnessError, UsageError
 
@@ -118,6 +120,11 @@ def docs_of(task: Any, limit: int | None) -> Iterator[tuple[int, Mapping[str, An
     return enumerate(islice(task.eval_docs, limit))
 
 
+def question_of(task: Any, doc: Mapping[str, Any]) -> str:
+    """What a document asks, without the words that the task puts around it where the row has a field for it."""
+    return str(next((doc[key] for key in ("Question", "question", "prompt") if key in doc), None) or task.doc_to_text(doc))
+
+
 def requests_of(task: Any, limit: int | None, template: Chat | None) -> dict[int, list[Instance]]:
     """Requests by document, in the order of the data; ``template`` renders messages, None leaves prompts as plain text."""
     if task.get_config("num_fewshot") is None:
@@ -129,6 +136,16 @@ def requests_of(task: Any, limit: int | None, template: Chat | None) -> dict[int
     for instance in task.instances:
         found.setdefault(instance.doc_id, []).append(instance)
     return found
+
+
+def fingerprints_of(task: Any, limit: int | None) -> dict[int, str]:
+    """By place in the data, 16 hex digits of all that is asked and scored there: the document, and its requests (the examples before it
+    and its options included) as plain text, so that no model is needed. What a chat template makes of them is a condition of the run.
+    """
+    return {
+        place: short_hash(json.loads(json.dumps([dict(found[0].doc), [each.args for each in found]], default=str)), 8)
+        for place, found in requests_of(task, limit, None).items()
+    }
 
 
 def metrics_of(task: Any, doc: Any, instances: list[Instance]) -> dict[str, Any]:

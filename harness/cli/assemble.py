@@ -70,7 +70,7 @@ def question_set(name: str, data: Mapping[str, Path]) -> QuestionSet:
     benchmark: Benchmark | Suite = open_benchmark(name)
     if not isinstance(benchmark, Benchmark):
         raise UsageError(
-            f"{name} is no question set: `harness eval --benchmarks {name}` runs it, training and splits of tasks cannot use it"
+            f"{name} is no question set: `harness eval --benchmarks {name}` runs it, it brings no tasks to train on and no splits"
         )
     return QuestionSet(benchmark=benchmark, tasks=benchmark.loader.load(data.get(name)))
 
@@ -100,13 +100,21 @@ def require_judge(name: str, closed: bool) -> str:
     return asyncio.run(checked())
 
 
-def refuse_evaluated(training: Sequence[Task], own: TaskSet, held_out: str, others: Sequence[TaskSet]) -> None:
+def asked_by(name: str, data: Path) -> tuple[Task, ...]:
+    """Every question of a benchmark's local copy, whatever kind of benchmark it is."""
+    from benchmarks.base import Benchmark
+
+    benchmark: Benchmark | Suite = open_benchmark(name)
+    if not isinstance(benchmark, Benchmark):
+        return benchmark.questions(data)
+    return tuple(task for split in benchmark.loader.load(data).tasks.values() for task in split)
+
+
+def refuse_evaluated(training: Sequence[Task], own: TaskSet, held_out: str, others: Mapping[str, Sequence[Task]]) -> None:
     """Raise ``DataError`` if a training task, or a conversation trained on, asks what the set's own held-out split or another set asks."""
     from harness.tasks.overlap import refuse_overlap
 
-    evaluation = {own.name: own.split(held_out)}
-    evaluation |= {other.name: tuple(task for split in other.tasks.values() for task in split) for other in others}
-    refuse_overlap(training, evaluation)
+    refuse_overlap(training, {own.name: own.split(held_out), **others})
 
 
 def planned(tasks: tuple[Task, ...], plans: str, noise: float, seed: int) -> tuple[Task, ...]:

@@ -22,6 +22,7 @@ from lm_eval_cases import (
     events,
     letters,
     shrunk,
+    write_gpqa,
     write_ifeval,
     write_truthfulqa,
 )
@@ -30,8 +31,10 @@ from benchmarks.lm_eval import GPQA, IFEVAL, TRUTHFULQA, punkt
 from benchmarks.lm_eval.report import standard_error
 from harness.chat import Chat
 from harness.engines.base import Capability
-from harness.errors import MissingDependencyError, UsageError
+from harness.errors import DataError, MissingDependencyError, UsageError
 from harness.events import Kind, read_blob
+from harness.tasks.overlap import refuse_overlap
+from harness.types import Task
 
 pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.slow  # not for the time it takes: `make test` does without lm-eval
@@ -322,3 +325,17 @@ def test_an_answer_is_scored_alike_each_time_where_lm_eval_counts_a_letter_drawn
     assert len({str(metrics_of(task, instances[0].doc, said())) for _ in range(20)}) == 1
     alone = {str(task.process_results(instances[0].doc, ["abcdefghijklm"])) for _ in range(40)}
     assert len(alone) > 1, "lm-eval scores it alike by itself now: the seeds are no longer needed"
+
+
+def test_training_tasks_that_ask_what_a_suite_asks_are_refused(tmp_path: Path, data_dir: Callable[[str], Path]) -> None:
+    asked = {
+        "gpqa": shrunk(GPQA, 5, "diamond").questions(write_gpqa(tmp_path, "diamond", 5)),
+        "truthfulqa": TRUTHFULQA.questions(data_dir("truthfulqa/hf-013686a")),
+        "ifeval": IFEVAL.questions(data_dir("ifeval/input_data.jsonl")),
+    }
+    assert {name: len(tasks) for name, tasks in asked.items()} == {"gpqa": 5, "truthfulqa": 3 * 817, "ifeval": 541}
+    for name, tasks in asked.items():
+        leaked = Task(id="t1", question=f"{tasks[3].question.upper()} ", gold=("x",), web="own")
+        with pytest.raises(DataError, match=rf"t1 = .* \({name}, 100% alike\)"):
+            refuse_overlap([leaked], asked)
+    refuse_overlap([Task(id="t2", question="Which quarry was sold twice in the winter of 1951?", gold=("x",), web="own")], asked)

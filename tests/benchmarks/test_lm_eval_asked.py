@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import PolicyEngine, Say, chat_with, tiny_chat
 from lm_eval_cases import DIAMOND, THINKS, FailsFor, evaluated, events, letters, shrunk, write_gpqa
 
 from benchmarks.base import SuiteAsk
-from benchmarks.lm_eval import GPQA, named_task
+from benchmarks.lm_eval import GPQA, LMEvalSuite, named_task
 from benchmarks.lm_eval.config import LMEvalConfig
 from benchmarks.resume import Fate
 from harness.budget import Limits
@@ -163,6 +164,75 @@ def test_rows_of_ones_own_replace_those_of_a_task(tmp_path: Path, own_task: Path
     suite = named_task("lm-eval:fern_facts")
     (line,) = evaluated(suite, PolicyEngine(letters("moss.")), tmp_path / "run", rows, include=str(own_task))
     assert "exact_match 1.000" in line and "(1 sample)" in line
+
+
+def write_rows(path: Path, *rows: tuple[str, str]) -> Path:
+    path.write_text("".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in rows))
+    return path
+
+
+def asked_again(suite: LMEvalSuite, run: Path, data: Path, **settings: Any) -> tuple[list[str], list[str]]:
+    """What the forecast says of each sample, and the prompts that are then asked; that the two agree is checked here."""
+    ask = SuiteAsk(settings=LMEvalConfig(**settings), data=data)
+    said = [f"{what}: {why}" for _, what, why in suite.forecast(ask, run)]
+    engine = PolicyEngine(letters("moss."))
+    evaluated(suite, engine, run, data, **settings)
+    assert len(engine.requests) == sum(not each.startswith("reuse") for each in said)
+    return said, [tiny_chat().decode(request.ids) for request in engine.requests]
+
+
+CHANGED = "rerun: the question set has changed since"
+
+
+def test_a_sample_whose_question_or_answer_changed_is_run_again_and_no_other(tmp_path: Path, own_task: Path) -> None:
+    suite, run, own = named_task("lm-eval:fern_facts"), tmp_path / "run", {"include": str(own_task)}
+    rows = write_rows(tmp_path / "rows.jsonl", ("What grows in shade?", "moss"), ("What is red?", "a rose"))
+    said, asked = asked_again(suite, run, rows, **own)
+    assert len(asked) == 2
+    write_rows(rows, ("What grows in shade?", "moss"), ("What is blue?", "moss"))
+    said, asked = asked_again(suite, run, rows, **own)
+    assert said[0].startswith("reuse: judged 1 by") and said[1] == CHANGED and "What is blue?" in asked[0]
+    write_rows(rows, ("What grows in shade?", "a fern"), ("What is blue?", "moss"))
+    said, asked = asked_again(suite, run, rows, **own)
+    assert said[0] == CHANGED and said[1].startswith("reuse"), "another answer is another sample: the old score is not its score"
+    last = [event["metrics"] for event in events(run, Kind.EVALUATION) if event["phase"] == "finished"][-1]
+    assert last == {"exact_match,none": 0.5}, "of the new answer to the first and the kept one to the second"
+
+
+def test_a_sample_of_a_packaged_suite_whose_option_changed_is_run_again(tmp_path: Path, gpqa: Path) -> None:
+    run = tmp_path / "run"
+    asked_again(DIAMOND, run, gpqa)
+    path = gpqa / "gpqa_diamond.csv"
+    path.write_text(path.read_text().replace("wrong 1.2", "wrong in another way"))
+    said, asked = asked_again(DIAMOND, run, gpqa)
+    assert [each == CHANGED for each in said] == [False, True, False] and len(asked) == 1 and "wrong in another way" in asked[0]
+
+
+def test_a_sample_whose_examples_changed_is_run_again(tmp_path: Path, own_task: Path) -> None:
+    """Rows of one's own are every split of the task, the one that its examples come from too."""
+    path = own_task / "fern.yaml"
+    path.write_text(path.read_text().replace("test_split: test", "test_split: test\nfewshot_split: test\nnum_fewshot: 1"))
+    suite, run, own = named_task("lm-eval:fern_facts"), tmp_path / "run", {"include": str(own_task)}
+    rows = write_rows(tmp_path / "rows.jsonl", ("What grows in shade?", "moss"), ("What is red?", "a rose"))
+    asked_again(suite, run, rows, **own)
+    write_rows(rows, ("What grows in shade?", "moss"), ("What is blue?", "the sky"))
+    said, asked = asked_again(suite, run, rows, **own)
+    assert said == [CHANGED, CHANGED] and all("What is blue?" in prompt for prompt in asked)
+
+
+def test_a_log_that_does_not_say_what_was_asked_lends_no_score(tmp_path: Path, own_task: Path) -> None:
+    """Logs of versions that recorded no fingerprint."""
+    suite, run, own = named_task("lm-eval:fern_facts"), tmp_path / "run", {"include": str(own_task)}
+    rows = write_rows(tmp_path / "rows.jsonl", ("What grows in shade?", "moss"))
+    asked_again(suite, run, rows, **own)
+    (log,) = (run / "events").glob("*.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == Kind.ATTEMPT:
+            del line["data"]["data"]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert asked_again(suite, run, rows, **own)[0] == ["rerun: the log does not say of which data its answer is"]
+    assert asked_again(suite, run, rows, **own)[0][0].startswith("reuse")
 
 
 def test_a_folder_that_is_none_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:
