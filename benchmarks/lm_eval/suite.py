@@ -247,7 +247,7 @@ def _open(evaluation: Evaluation, samples: Sequence[Sample], run: SuiteRun) -> s
     """What is open and between what the headline lies then, as the run's log has it; nothing where the headline is no score of a sample."""
     known = recorded(run.folder).samples(evaluation.id)
     kept = {sample.id: known.get((sample.id, 0)) for sample in samples}
-    outcomes = {(s.id, 0): found.outcome for s in samples if (found := kept[s.id]) is not None and found.data == s.fingerprint}
+    outcomes = {(s.id, 0): one.outcome for s in samples if (one := kept[s.id]) is not None and one.data == s.fingerprint}
     if any(outcome.score is ScoreStatus.UNDECIDED for outcome in outcomes.values()):
         return ""
     found = Result(tasks=tuple(sample.id for sample in samples), outcomes=outcomes).open()
