@@ -49,6 +49,7 @@ def find_benchmarks(config: EvalConfig, data: Sequence[str]) -> Wanted:
         refuse_for_suites(config)
     for suite, ask in suites.values():
         suite.check(ask)
+    refuse_cost_without_price(config)
     sets = tuple(question_set(name, paths) for name in found if name not in suites)
     return Wanted(sets=sets, suites=tuple(suites.values()))
 
@@ -70,13 +71,26 @@ def refuse_for_suites(config: EvalConfig) -> None:
         ("--epochs", config.epochs != 1, "lm-eval's task says how often each sample is asked"),
         ("--turns", bool(config.turns), "each sample is one answer, not a conversation with tools"),
         ("temperature", config.temperature != 0, "lm-eval's task says how it samples"),
-        ("limits.cost", config.limits.cost is not None and not priced, "answers as token ids come without a price (limits.tokens applies)"),
+        ("limits.cost", config.limits.cost is not None and not priced, "its requests by token ids are not priced (limits.tokens applies)"),
         ("--judge", config.judge != "exact", "lm-eval's own rules score the answers"),
         ("--web", config.web is not None, "there are no tools"),
     )
     for option, given, why in ignored:
         if given:
             raise UsageError(f"{option} does not apply to {', '.join(config.benchmarks)}: {why}. Leave it out")
+
+
+def refuse_cost_without_price(config: EvalConfig) -> None:
+    """Raise ``UsageError`` for a limit of cost where nothing costs anything: it would never be reached."""
+    if config.limits.cost is None:
+        return
+    if not config.remote:
+        why = f"{config.model} runs on this machine and has no price. Use limits.tokens or limits.seconds"
+    elif not (config.endpoint.price_prompt or config.endpoint.price_generated):
+        why = "no price is set, so no cost is counted. Set endpoint.price_prompt and endpoint.price_generated (of a million tokens)"
+    else:
+        return
+    raise UsageError(f"limits.cost={config.limits.cost:g} would never be reached: {why}")
 
 
 def variants(config: EvalConfig, wanted: Wanted) -> list[Variant]:

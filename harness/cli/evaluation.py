@@ -13,6 +13,7 @@ from benchmarks.base import SuiteAsk, SuiteRun
 from benchmarks.comparability import Conditions
 from benchmarks.departures import caveat, departures, judged_by
 from benchmarks.evaluate import Evaluation, Part, evaluate_all
+from benchmarks.resume import resumed_budget
 from harness.budget import Budget
 from harness.chat import Chat
 from harness.cli.assemble import (
@@ -104,7 +105,7 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> li
             room=asyncio.Semaphore(config.episodes or model.at_once),
             judges=judges,
             web=web,
-            budget=Budget(limits=config.limits),
+            budget=resumed_budget(place.folder, config.limits),
             watch=OutageWatch(config=config.outage),
         )
         lines = await _recorded(session, plan, wanted)
@@ -128,7 +129,7 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
             lines = await _evaluate(session, plan) if plan else []
             for suite, ask in wanted.suites:
                 lines += await suite.evaluate(_suite_run(session, ask))
-        except HarnessError as error:
+        except (HarnessError, OSError) as error:
             session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
             raise
         session.log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
