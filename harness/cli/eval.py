@@ -15,6 +15,7 @@ import click
 
 from benchmarks.lm_eval.config import LMEvalConfig
 from harness.budget import Limits
+from harness.cli.options import RunFolder
 from harness.config import Section, build, differences, home, identity, load_yaml, merge, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
 from harness.engines.http import EndpointConfig
@@ -91,7 +92,7 @@ FLAGS = ("model", "model_name", "limit", "split", "epochs", "seed", "engine", "j
 @click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=RunFolder(),
     help="Run directory; an evaluation that was stopped there is continued.  [default: the newest of these settings if it was stopped]",
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
@@ -131,6 +132,8 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     sets = [parse_assignment(text) for text in options["assignments"]]
     flags: dict[str, Any] = {key: options[key] for key in FLAGS if options[key] is not None}
     flags["benchmarks"] = tuple(dict.fromkeys(name.strip() for name in options["benchmarks"].split(",") if name.strip()))
+    if not flags["benchmarks"]:
+        raise UsageError(f"--benchmarks {options['benchmarks']!r} names none; expected names separated by commas (harness list benchmarks)")
     if options["sample"]:
         flags["sample"] = options["sample"]
     if options["turns"] is not None:
