@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from harness.cli.options import RunFolder
+from harness.cli.options import run_folder
 from harness.config import Section, build, home, identity, load_yaml, merge, operational, parse_assignment, store, to_json
 from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
@@ -109,7 +109,7 @@ class Sources:
 @click.option("--limit", type=int, help="Only the first so many tasks.  [default: 16]")
 @click.option("--seed", type=int, help="Seed of sampling.")
 @click.option("--engine", help="hf or vllm (harness list engines).")
-@click.option("--out", type=RunFolder(), help="With --model: the run directory to write.")
+@click.option("--out", type=click.Path(path_type=Path), callback=run_folder, help="With --model: the run directory to write.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. continuations=8; may be repeated.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)

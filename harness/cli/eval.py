@@ -15,7 +15,7 @@ import click
 
 from benchmarks.lm_eval.config import LMEvalConfig
 from harness.budget import Limits
-from harness.cli.options import RunFolder
+from harness.cli.options import run_folder
 from harness.config import Section, build, differences, home, identity, load_yaml, merge, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
 from harness.engines.http import EndpointConfig
@@ -92,7 +92,8 @@ FLAGS = ("model", "model_name", "limit", "split", "epochs", "seed", "engine", "j
 @click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
 @click.option(
     "--out",
-    type=RunFolder(),
+    type=click.Path(path_type=Path),
+    callback=run_folder,
     help="Run directory; an evaluation that was stopped there is continued.  [default: the newest of these settings if it was stopped]",
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of settings.")

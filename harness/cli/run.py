@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import RunFolder
+from harness.cli.options import run_folder
 from harness.config import Difference, build, describe, differences, home, load_yaml, merge, parse_assignment, restore, store
 from harness.errors import RunLogError, UsageError
 from harness.events import Kind, current_events
@@ -39,7 +39,9 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget", "web")
 @click.option("--judge", help="Judge that gives the reward (harness list judges).")
 @click.option("--web", metavar="SPEC", help="What the tools search instead of the question set's own web: corpus:PATH or live.")
 @click.option("--ranks", type=int, help="Processes that share the update.")
-@click.option("--out", type=RunFolder(), help="Run directory (default: a new one under $HARNESS_HOME/runs).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), callback=run_folder, help="Run directory (default: a new one under $HARNESS_HOME/runs)."
+)
 @click.option(
     "--resume", is_flag=True, help="Continue the run in --out (or the newest run of this trainer, model and seed) from its last checkpoint."
 )
