@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from benchmarks.comparability import Comparability
 from benchmarks.result import Outcome
-from harness.events import Kind, current_events
+from harness.budget import Budget, Limits
+from harness.events import Kind, current_events, read_events
 from harness.types import Attempt, Purpose, ScoreStatus, Status, Task, Trajectory
 
 Key = tuple[str, int]
@@ -99,6 +102,26 @@ def recorded(run_dir: Path) -> Recorded:
             judged = {"judge": said["judge"], "value": said["value"], "score": ScoreStatus(said["status"])}
             found.put(evaluation, key, replace(found.samples(evaluation)[key], **judged))
     return found
+
+
+def resumed_budget(run_dir: Path, limits: Limits) -> Budget:
+    """The budget of an evaluation, less what its log says was spent: by attempts that were run again since, too.
+
+    Time counts from the start of a sitting to its end or, where it was killed, to its last attempt; the time between does not.
+    """
+    tokens, cost, seconds = 0, 0.0, timedelta()
+    began: datetime | None = None
+    for _, event in read_events(run_dir):
+        said, now = event.data, datetime.fromisoformat(event.time)
+        if event.kind is Kind.ATTEMPT and said["evaluation_id"] is not None:
+            tokens += said["usage"].get("generated_tokens") or 0
+            cost += said["usage"].get("cost") or 0.0
+        elif event.kind is not Kind.RUN or said.get("command") != "eval":
+            continue
+        if began is not None and not (event.kind is Kind.RUN and said["phase"] == "started"):
+            seconds += now - began
+        began = now if event.kind is Kind.ATTEMPT or said["phase"] == "started" else None
+    return Budget(limits=limits, tokens=tokens, cost=cost, began=time.monotonic() - seconds.total_seconds())
 
 
 def fate(kept: Kept | None, *, judge: str, data: str) -> tuple[Fate, str]:

@@ -13,16 +13,18 @@ from harness.errors import LimitError
 
 
 class Limits(Section):
-    """Where an evaluation stops. What a limit ended has no score; resuming with a higher limit runs it."""
+    """Where an evaluation stops, resumed ones with what was spent before. What a limit ended has no score; resuming with a higher limit
+    runs it."""
 
     sample_seconds: float | None = identity(None, gt=0)
     """Longest time of one episode, waiting for the endpoint included (null: no limit)."""
     seconds: float | None = operational(None, gt=0)
-    """Longest time of the whole evaluation (null: no limit)."""
+    """Longest time of the whole evaluation, earlier sittings of a resumed one included (null: no limit)."""
     tokens: int | None = operational(None, ge=1)
-    """Generated tokens of the whole evaluation; turns under way are finished (null: no limit)."""
+    """Generated tokens of the whole evaluation, earlier sittings included; turns under way are finished (null: no limit)."""
     cost: float | None = operational(None, gt=0)
-    """Cost of the whole evaluation at the endpoint's prices; turns under way are finished (null: no limit)."""
+    """Cost of the whole evaluation at the endpoint's prices (endpoint.price_prompt, endpoint.price_generated), earlier sittings included;
+    turns under way are finished (null: no limit)."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from harness.chat import Chat, call_text, hermes_frame
-from harness.engines.base import ChatEngine, ChatRequest, Engine, Request
+from harness.engines.base import ChatEngine, ChatRequest, Engine, Priced, Request
 from harness.envs.base import Opening
 from harness.errors import ContextOverflowError, HarnessError
 from harness.guide import UNGUIDED, Guide, with_hint
@@ -37,7 +37,7 @@ class Said:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
     """What remains of a conversation. ``target`` holds the contexts of the unguided view, ``teacher`` those of a teacher's, where one was
-    declared; ``usage`` is what an endpoint counted."""
+    declared; ``usage`` is what an endpoint counted or, where it takes token ids, what they cost (None without prices)."""
 
     trajectory: Trajectory
     target: tuple[Ids, ...]
@@ -93,6 +93,7 @@ class TokenConversation:
     _target: list[Ids] = field(default_factory=list)
     _teacher: list[Ids] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
+    _usage: Usage | None = None
 
     def open(self, opening: Opening, guide: Guide, replayed: Sequence[tuple[Action, str]]) -> None:
         plain = self.chat.prompt(opening.messages, opening.tools)
@@ -111,7 +112,12 @@ class TokenConversation:
         request = Request(ids=self._ids(), max_tokens=room, temperature=self.temperature, seed=seed, session=self.session)
         span = await self.engine.generate(request)
         self._spans.append(span)
-        return Said(text=self.chat.decode(span.ids), finish=span.finish, generated=len(span.ids))
+        prompt, generated = len(request.ids), len(span.ids)
+        cost = self.engine.cost(prompt, generated) if isinstance(self.engine, Priced) else None
+        if cost is not None:
+            usage = Usage(prompt=prompt, billed_prompt=prompt, generated=generated, retries=None, cost=cost)
+            self._usage = self._usage.then(usage) if self._usage else usage
+        return Said(text=self.chat.decode(span.ids), finish=span.finish, generated=generated, cost=cost or 0.0)
 
     def observe(self, texts: Sequence[str], hint: str = "") -> None:
         if self.teacher:
@@ -125,6 +131,7 @@ class TokenConversation:
             trajectory=Trajectory(contexts=tuple(self._behaviour[:n]), spans=tuple(self._spans)),
             target=tuple(self._target[:n]),
             teacher=tuple(self._teacher[:n]) if self.teacher else None,
+            usage=self._usage,
         )
 
     def _used(self) -> tuple[int, int]:

@@ -190,12 +190,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens as an endpoint counted them, and what they cost (None without prices). ``reported`` is False where it did not say."""
+    """Tokens as an endpoint counted them (of a priced one that takes token ids: as these were counted), and what they cost (None without
+    prices). ``reported`` is False where it did not say."""
 
     prompt: int = 0  # tokens of the context, each counted once
     billed_prompt: int = 0  # prompt tokens of all requests together
     generated: int = 0
-    retries: int = 0  # requests that were sent again
+    retries: int | None = 0  # requests that were sent again; None where that was not counted
     cost: float | None = None
     reported: bool = True
 
@@ -206,7 +207,7 @@ class Usage:
             prompt=max(request.prompt - self.generated, self.prompt),
             billed_prompt=self.billed_prompt + request.billed_prompt,
             generated=self.generated + request.generated,
-            retries=self.retries + request.retries,
+            retries=None if self.retries is None or request.retries is None else self.retries + request.retries,
             cost=sum(costs) if costs else None,
             reported=self.reported and request.reported,
         )

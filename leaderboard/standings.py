@@ -269,7 +269,7 @@ def _notes(found: Sequence[Measurement], usual: Measurement | None, has_base: bo
     if usual is not None and found[0].comparability != usual.comparability:
         parts = differing_parts(found[0], usual)
         differs = "; ".join(parts) if parts else "the log does not say which part"
-        notes.append(f"not ranked with the rest: measured under other settings ({differs}; code {found[0].comparability})")
+        notes.append(f"ranked apart from the rest: measured under other settings ({differs}; code {found[0].comparability})")
     if not has_base:
         notes.append("no base was measured under the same settings, so there is no delta")
     return tuple(notes)

@@ -389,6 +389,60 @@ def test_a_cost_limit_stops_the_evaluation_and_says_so(tmp_path: Path, capsys: p
     assert "not run" in said and "stopped by the evaluation's cost limit of 4" in said and "could not be scored" in said
 
 
+@pytest.mark.parametrize(
+    ("model", "price", "words"),
+    [
+        ("http://127.0.0.1:9/v1", "null", "no price is set, so no cost is counted. Set endpoint.price_prompt and endpoint.price_generated"),
+        ("http://127.0.0.1:9/v1", "0", "no price is set, so no cost is counted. Set endpoint.price_prompt and endpoint.price_generated"),
+        ("tiny", "1", "tiny runs on this machine and has no price. Use limits.tokens or limits.seconds"),
+    ],
+)
+def test_a_cost_limit_is_refused_where_nothing_has_a_price(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, price: str, words: str
+) -> None:
+    settings = ("--set", "limits.cost=1", "--set", f"endpoint.price_prompt={price}")
+    assert run_command(cli, ["eval", "--model", model, "--benchmarks", "miniweb", "--out", str(tmp_path / "run"), *settings]) == 2
+    assert f"limits.cost=1 would never be reached: {words}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+TOKEN_IDS = ("--set", "endpoint.tokenizer=tiny", "--set", "endpoint.concurrency=1", "--set", "agent.response_tokens=16")
+
+
+def test_turns_of_token_ids_have_a_price_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = ("--set", "endpoint.price_prompt=1e6", "--set", "endpoint.price_generated=2e6")
+    with StubEndpoint() as stub:
+        evaluate(stub, tmp_path / "run", *TOKEN_IDS, *prices, "--limit", "2")
+        first, second = (e.data["usage"] for e in events(tmp_path / "run", Kind.ATTEMPT))
+        for used in (first, second):
+            assert used["cost"] == used["billed_prompt_tokens"] + 2 * used["generated_tokens"] > 32
+            assert used["prompt_tokens"] == used["billed_prompt_tokens"] and used["retries"] is None
+        assert f", cost {first['cost'] + second['cost']:.4g}" in capsys.readouterr().out
+        evaluate(stub, tmp_path / "limited", *TOKEN_IDS, *prices, "--limit", "2", "--set", "limits.cost=1")
+        assert "limit 1" in capsys.readouterr().out, "the second sample was not asked"
+        evaluate(stub, tmp_path / "unpriced", *TOKEN_IDS, "--limit", "2")
+        assert ", cost" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("limit", "higher"), [("cost=4", "cost=1000"), ("tokens=4", "tokens=1000")])
+def test_a_resumed_evaluation_counts_what_was_spent_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str, higher: str
+) -> None:
+    one, price = ("--set", "endpoint.concurrency=1"), ("--set", "endpoint.price_generated=1e6")
+
+    def run(limit: str) -> int:
+        evaluate(stub, tmp_path / "run", *one, *price, "--set", f"limits.{limit}")
+        return int(stub.stats()["answered"])
+
+    with StubEndpoint(answers=ANSWERS) as stub:
+        answered = run(limit)
+        assert 0 < answered < len(TASKS) / 2
+        capsys.readouterr()
+        assert run(limit) == answered, "nothing is left of the limit"
+        assert "stopped by the evaluation's" in capsys.readouterr().out
+        assert run(higher) == len(TASKS)
+
+
 def test_wrong_requests_are_answered_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with StubEndpoint() as stub:
         assert run_command(cli, arguments(stub, tmp_path / "run", "--sample", "nope")) == 2

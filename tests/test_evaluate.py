@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from fakes import PolicyEngine, Say, call, tiny_chat
 from benchmarks.comparability import Comparability, Conditions
 from benchmarks.evaluate import Evaluation, Part, evaluate, evaluate_all, recorded_scores
 from benchmarks.result import Outcome, Result
-from benchmarks.resume import Fate, Kept, fate
+from benchmarks.resume import Fate, Kept, fate, resumed_budget
 from harness.budget import Budget, Limits
 from harness.engines.base import Request
 from harness.envs.base import Env, Observation
@@ -212,6 +214,31 @@ def test_a_token_limit_ends_the_evaluation_and_a_higher_one_continues_it(tmp_pat
     assert first.bounds[0] <= first.bounds[1] < 1.01 and "could not be scored" in first.words()
     second, _ = run(tmp_path, budget=Budget(limits=Limits(tokens=10**6)))
     assert second.scores == {"t0": 0.0, "t1": 1.0, "t2": 0.0, "t3": 1.0, "t4": 0.0} and second.stopped_by is None
+
+
+def test_the_budget_of_a_resumed_evaluation_is_what_its_sittings_left(tmp_path: Path) -> None:
+    """Two sittings, the second one killed: their times count, the day between them does not; a sample that is run again was paid twice."""
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    log = [
+        (timedelta(), "run", {"command": "eval", "phase": "started"}),
+        (timedelta(seconds=10), "attempt", {"evaluation_id": "e", "usage": {"generated_tokens": 5, "cost": 0.5}}),
+        (timedelta(seconds=15), "run", {"command": "eval", "phase": "failed"}),
+        (timedelta(days=1), "run", {"command": "eval", "phase": "started"}),
+        (timedelta(days=1, seconds=7), "attempt", {"evaluation_id": "e", "usage": {"generated_tokens": 5, "cost": None}}),
+        (timedelta(days=1, seconds=8), "attempt", {"evaluation_id": "e", "usage": {"generated_tokens": None}}),
+        (timedelta(days=2), "judgement", {"judge": "exact"}),
+    ]
+    (tmp_path / "events").mkdir()
+    lines = [
+        json.dumps({"v": 1, "seq": i, "time": (day + after).isoformat(), "id": str(i), "kind": kind, "data": data})
+        for i, (after, kind, data) in enumerate(log)
+    ]
+    (tmp_path / "events" / "main-0.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    budget = resumed_budget(tmp_path, Limits(seconds=100))
+    assert (budget.tokens, budget.cost) == (10, 0.5)
+    assert time.monotonic() - budget.began == pytest.approx(23, abs=1)
+    fresh = resumed_budget(tmp_path / "new", Limits())
+    assert (fresh.tokens, fresh.cost) == (0, 0.0) and time.monotonic() - fresh.began < 1
 
 
 def test_an_episode_over_its_time_has_no_score(tmp_path: Path) -> None:

@@ -246,9 +246,8 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
 def _open(evaluation: Evaluation, samples: Sequence[Sample], run: SuiteRun) -> str:
     """What is open and between what the headline lies then, as the run's log has it; nothing where the headline is no score of a sample."""
     known = recorded(run.folder).samples(evaluation.id)
-    outcomes = {
-        key: kept.outcome for each in samples if (kept := known.get(key := (each.id, 0))) is not None and kept.data == each.fingerprint
-    }
+    kept = {sample.id: known.get((sample.id, 0)) for sample in samples}
+    outcomes = {(s.id, 0): one.outcome for s in samples if (one := kept[s.id]) is not None and one.data == s.fingerprint}
     if any(outcome.score is ScoreStatus.UNDECIDED for outcome in outcomes.values()):
         return ""
     found = Result(tasks=tuple(sample.id for sample in samples), outcomes=outcomes).open()

@@ -56,6 +56,7 @@ def find_benchmarks(config: EvalConfig, data: Sequence[str]) -> Wanted:
         suite.check(ask)
         if config.remote and config.endpoint.tokenizer is None:
             raise UsageError(f"{name} needs token ids of the endpoint: name the model's tokenizer with --set endpoint.tokenizer=NAME|DIR")
+    refuse_cost_without_price(config)
     sets = tuple(question_set(name, paths) for name in found if name not in suites)
     return Wanted(sets=sets, suites=tuple(suites.values()))
 
@@ -70,13 +71,26 @@ def refuse_for_suite(name: str, config: EvalConfig, *, alone: bool) -> None:
         ("--epochs", config.epochs != 1, "lm-eval's task says how often each sample is asked"),
         ("--turns", bool(config.turns), "each of its samples is one answer, not a conversation with tools"),
         ("temperature", config.temperature != 0, "lm-eval's task says how it samples"),
-        ("limits.cost", config.limits.cost is not None, "answers as token ids come without a price (limits.tokens applies)"),
+        ("limits.cost", config.limits.cost is not None, "its requests are not priced (limits.tokens applies)"),
         ("--judge", alone and config.judge != "exact", "lm-eval's own rules score it"),
         ("--web", alone and config.web is not None, "it has no tools"),
     )
     for option, given, why in ignored:
         if given:
             raise UsageError(f"{option} does not apply to {name}: {why}. Leave it out, or evaluate {name} by a command of its own")
+
+
+def refuse_cost_without_price(config: EvalConfig) -> None:
+    """Raise ``UsageError`` for a limit of cost where nothing costs anything: it would never be reached."""
+    if config.limits.cost is None:
+        return
+    if not config.remote:
+        why = f"{config.model} runs on this machine and has no price. Use limits.tokens or limits.seconds"
+    elif not (config.endpoint.price_prompt or config.endpoint.price_generated):
+        why = "no price is set, so no cost is counted. Set endpoint.price_prompt and endpoint.price_generated (of a million tokens)"
+    else:
+        return
+    raise UsageError(f"limits.cost={config.limits.cost:g} would never be reached: {why}")
 
 
 def variants(config: EvalConfig, wanted: Wanted) -> list[Variant]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.base import Suite, SuiteAsk, SuiteRun
 from benchmarks.departures import caveat, departures, judged_by
 from benchmarks.evaluate import Evaluation, Part, evaluate_all
+from benchmarks.resume import resumed_budget
 from harness.budget import Budget
 from harness.chat import Chat
 from harness.cli.assemble import (
@@ -103,7 +104,7 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> li
             room=asyncio.Semaphore(config.episodes or model.at_once),
             judges=judges,
             web=web,
-            budget=Budget(limits=config.limits),
+            budget=resumed_budget(place.folder, config.limits),
             watch=OutageWatch(config=config.outage),
         )
         lines = await _recorded(session, plan, wanted)

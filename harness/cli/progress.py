@@ -23,9 +23,10 @@ class Steps(Protocol):
 
 
 class RunProgress:
-    """Progress of a training run and of the evaluations in it."""
+    """Progress of a training run and of the evaluations in it; ``agreed`` is what the sampler's and the learner's log-probabilities were at
+    most apart, and a step where it is more than ``accepted`` (nats a token; ``gap`` names the metric) is told at once."""
 
-    def __init__(self, title: str, steps: int, start: int = 0) -> None:
+    def __init__(self, title: str, steps: int, start: int = 0, *, accepted: float = math.inf, gap: str = "mismatch/logprob_max") -> None:
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal
         self._steps = steps
@@ -41,6 +42,8 @@ class RunProgress:
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
         self._bar = self._progress.add_task(title, total=steps, completed=start, numbers="")
         self._shown = 0.0
+        self._accepted, self._gap = accepted, gap
+        self.agreed: float | None = None
         self.notice = Notices(self.say)
 
     def __enter__(self) -> Self:
@@ -53,6 +56,13 @@ class RunProgress:
     def step(self, state: Steps, metrics: Mapping[str, float]) -> None:
         """After each training step; plain lines at most every ten seconds, and the last one."""
         numbers = numbers_line(metrics)
+        if (gap := metrics.get(self._gap)) is not None:
+            self.agreed = max((self.agreed or 0.0, gap), key=lambda each: (math.isnan(each), each))
+            if not gap <= self._accepted:
+                self.say(
+                    f"step {state.step}: the sampler's log-probabilities and the learner's are {gap:.1e} nats a token apart, accepted is "
+                    f"{self._accepted:g}: importance ratios are noise. `harness doctor --model` looks for the cause"
+                )
         if self._live:
             self._progress.update(self._bar, completed=state.step, numbers=numbers)
         elif time.monotonic() - self._shown > 10 or state.step == self._steps:

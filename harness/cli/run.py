@@ -30,7 +30,10 @@ FLAGS = ("steps", "seed", "engine", "judge", "tasks", "token_budget", "web")
 @click.option("--preset", help="Named settings laid over the model's own (harness list presets).")
 @click.option("--tasks", help="Question set to train on (default: miniweb).")
 @click.option(
-    "--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie, or sft=FILE with conversations; may be repeated."
+    "--data",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Where a benchmark's files lie, or sft=FILE with conversations; may be repeated. To train on what one of them asks is refused.",
 )
 @click.option("--steps", type=int, help="Training steps.")
 @click.option("--token-budget", type=int, help="End once this many tokens were generated, probes counted.")

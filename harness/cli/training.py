@@ -39,6 +39,7 @@ from harness.web import identity, open_web
 from judges.attempts import Sampler
 from judges.base import close_judge
 from trainers.checkpoints import Checkpoints
+from trainers.checkup import AGREE
 from trainers.config import RunConfig
 from trainers.demonstrations import check, fingerprint, read_conversations
 from trainers.learner.deepspeed import DeepSpeedLearner
@@ -145,7 +146,10 @@ async def _train(config: RunConfig, place: RunPlace, sources: Sources, log: Reco
             learner.load(found[0])
         if place.resumed:
             log.record(Kind.REWIND, {"step": state.step})
-        progress = stack.enter_context(RunProgress(f"{config.trainer} · {config.model}", steps, state.step))
+        dtype = config.generation.dtype
+        gap = "mismatch/logprob_max" if dtype == "float32" else "mismatch/logprob_mean"
+        title = f"{config.trainer} · {config.model}"
+        progress = stack.enter_context(RunProgress(title, steps, state.step, accepted=AGREE[dtype], gap=gap))
         judge = open_judge(config.judge, questions.tasks.closed)
         stack.push_async_callback(close_judge, judge)
         web = open_web(config.web) if config.web else None
@@ -186,6 +190,8 @@ async def _train(config: RunConfig, place: RunPlace, sources: Sources, log: Reco
         )
         state = await train(training, state)
         result = await evaluator.result(state)
+        if progress.agreed is not None:
+            progress.say(f"sampler and learner agreed within {progress.agreed:.1e} nats a token ({dtype}) in every step")
         if best := checkpoints.best():
             progress.say(f"best on validation tasks: step {best.step} ({best.score:.1%}), {checkpoints.path(best.step)}")
         return result

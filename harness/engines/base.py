@@ -141,6 +141,15 @@ class ChatEngine(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class Priced(Protocol):
+    """An engine whose requests may cost something."""
+
+    def cost(self, prompt: int, generated: int) -> float | None:
+        """What one request of so many tokens costs, in the currency of the endpoint's prices; None without prices."""
+        ...
+
+
 def request_seed(run_seed: int, *parts: str | int) -> int:
     """A 63-bit seed from (run, purpose, step, task, level, index, turn): stable across processes and Python versions."""
     text = "\x1f".join(str(p) for p in (run_seed, *parts))

@@ -26,6 +26,9 @@ class CompletionsEngine:
         self.version = 0
         self._endpoint = endpoint
 
+    def cost(self, prompt: int, generated: int) -> float | None:
+        return self._endpoint.cost(prompt, generated)
+
     async def generate(self, request: Request) -> Span:
         body = {
             "prompt": request.ids,

@@ -46,9 +46,16 @@ class EndpointConfig(Section):
     """Where the model's tokenizer is (a name of the model table, a directory, a hub id). With it the server is asked for token ids by
     /completions, as vLLM's server answers them: lm-eval's benchmarks need that (null: messages by /chat/completions)."""
     price_prompt: float | None = operational(None, ge=0)
-    """Price of a million prompt tokens, in any currency (null: costs are not counted)."""
+    """Price of a million prompt tokens, in any currency (null: costs nothing; costs are counted where either price is set). Every request
+    pays for its whole prompt. lm-eval's requests are not priced."""
     price_generated: float | None = operational(None, ge=0)
     """Price of a million generated tokens."""
+
+    def cost(self, prompt: int, generated: int) -> float | None:
+        """What one request of so many tokens costs; None without prices."""
+        if self.price_prompt is None and self.price_generated is None:
+            return None
+        return (prompt * (self.price_prompt or 0.0) + generated * (self.price_generated or 0.0)) / 1e6
 
 
 class Endpoint:
@@ -58,6 +65,7 @@ class Endpoint:
 
     def __init__(self, url: str, model: str, config: EndpointConfig) -> None:
         self.model = model
+        self.cost = config.cost
         self._config = config
         patience = Patience(timeout=config.timeout, retries=config.retries, seconds=config.patience)
         self._client = Client(url, patience=patience, most=config.concurrency, key_variable=config.key_variable)
@@ -106,9 +114,7 @@ class Endpoint:
         prompt, generated = (told.get(k) for k in ("prompt_tokens", "completion_tokens")) if isinstance(told, dict) else (None, None)
         if not isinstance(prompt, int) or not isinstance(generated, int):
             return Usage(retries=retries, reported=False)
-        prices = (self._config.price_prompt, self._config.price_generated)
-        cost = None if prices == (None, None) else (prompt * (prices[0] or 0) + generated * (prices[1] or 0)) / 1e6
-        return Usage(prompt=prompt, billed_prompt=prompt, generated=generated, retries=retries, cost=cost)
+        return Usage(prompt=prompt, billed_prompt=prompt, generated=generated, retries=retries, cost=self.cost(prompt, generated))
 
 
 def _text(message: Mapping[str, Any]) -> str:

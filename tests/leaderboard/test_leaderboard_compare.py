@@ -71,7 +71,7 @@ def test_unlike_codes_are_compared_with_a_warning_that_names_the_part(pages: Tes
 
 def test_the_board_ranks_no_unlike_codes_together_and_says_what_differs(pages: TestClient) -> None:
     text = pages.get("/?benchmark=webwalkerqa").text
-    assert text.count("not ranked with the rest: measured under other settings (agent.max_turns 30, there 10; code beef0002)") == 1
+    assert text.count("ranked apart from the rest: measured under other settings (agent.max_turns 30, there 10; code beef0002)") == 1
     sorted_text = pages.get("/?benchmark=webwalkerqa&sort=webwalkerqa/test").text
     apart = sorted_text.index("Measured under other settings, code beef0002: a ranking of its own")
     assert (
@@ -86,14 +86,14 @@ def test_the_terminal_gives_the_reasons_of_unlike_settings_once(capsys: pytest.C
     apart = [measured(method, [0.0, 1.0], comparability="x", judge="llm") for method in ("sft", "opsd", "actguide")]
     print_board(build_standings([measured("base", [1.0, 0.0]), measured("zero-rl", [0.0, 1.0]), *apart]))
     text = " ".join(capsys.readouterr().out.split())
-    assert text.count("judge exact, there llm") == 1 == text.count("not ranked with the rest, as above"), text
+    assert text.count("judge exact, there llm") == 1 == text.count("ranked apart from the rest, as above"), text
 
 
 def test_a_code_whose_parts_were_not_recorded_is_told_by_judge_and_questions() -> None:
     ours, theirs = measured("base", [1.0]), measured("actguide", [1.0, 0.0], comparability="x", judge="llm")
     assert differing_parts(ours, theirs) == ["judge exact, there llm", "questions 1, there 2"]
     board = build_standings([ours, measured("zero-rl", [1.0]), measured("actguide", [0.0], comparability="x")])
-    notes = [n for e in board.entries for c in e.cells.values() for n in c.notes if "not ranked" in n]
+    notes = [n for e in board.entries for c in e.cells.values() for n in c.notes if "ranked apart" in n]
     assert len(notes) == 1 and "the log does not say which part" in notes[0]
     parts = {"judge": "exact", "agent": {"max_turns": 10}}
     told = [replace(ours, code_parts=parts), replace(theirs, code_parts=parts | {"agent": {"max_turns": 30}})]
