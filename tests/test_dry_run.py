@@ -72,7 +72,7 @@ def test_a_file_is_no_folder_for_a_run(command: list[str], tmp_path: Path, capsy
     file.write_text("mine")
     for out in (file, file / "inside"):
         assert run_command(cli, [*command, "--out", str(out)]) == 2
-        assert f"Invalid value for '--out': {file} is a file; expected the run's folder" in capsys.readouterr().err
+        assert f"{file} is a file, so {out} is no folder for a run. Choose a new or an empty folder with --out." in capsys.readouterr().err
     assert file.read_text() == "mine"
 
 
