@@ -14,7 +14,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,6 +29,15 @@ from harness.errors import DataError, RunLogError, UsageError, nearest
 
 Tag = Literal["identity", "operational"]
 Layer = Mapping[str, Any]
+
+
+class FileLayer(dict[str, Any]):
+    """A layer that was read from a file; what is wrong with its settings is said with the file's name."""
+
+    def __init__(self, content: Layer, path: Path) -> None:
+        super().__init__(content)
+        self.path = path
+
 
 FILE_VERSION = 1
 """Version of the stored ``config.json``; raise it when a stored config must be read differently."""
@@ -96,7 +105,7 @@ def merge(*layers: Layer) -> dict[str, Any]:
     return merged
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> FileLayer:
     """A YAML 1.2 file as a layer: ``1e-6`` is a number and ``no`` a text. Raises ``DataError`` naming path and line."""
     try:
         content = _yaml().load(path.read_text(encoding="utf-8"))
@@ -110,10 +119,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except YAMLError as error:
         raise DataError(f"{path}: not YAML: {error}") from error
     if content is None:
-        return {}
+        content = {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise DataError(f"{path}: expected settings as 'key: value' lines, got {_words(content)}")
-    return content
+    return FileLayer(content, path)
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
@@ -132,13 +141,13 @@ def parse_assignment(text: str) -> dict[str, Any]:
 
 
 def build(kind: type[AnySection], *layers: Layer) -> AnySection:
-    """The layers over the defaults of ``kind``. Raises ``UsageError`` naming every unknown key and every wrong value."""
+    """The layers over the defaults of ``kind``. Raises ``UsageError`` naming every unknown key and every wrong value, and its file."""
     try:
         # By way of JSON: pydantic's strict mode then still takes lists for tuples and texts for enumerations and paths.
         return kind.model_validate_json(json.dumps(merge(*layers), default=str), strict=True)
     except ValidationError as error:
         known = [row.key for row in describe(kind)]
-        problems = [_complaint(detail, known) for detail in error.errors(include_url=False)]
+        problems = [_file(detail["loc"], layers) + _complaint(detail, known) for detail in error.errors(include_url=False)]
         raise UsageError("\n".join(dict.fromkeys(problems))) from error
 
 
@@ -171,7 +180,7 @@ def restore(kind: type[AnySection], path: Path) -> AnySection:
         raise RunLogError(f"{path} is damaged: {error}") from error
     if version != FILE_VERSION:
         raise RunLogError(f"{path} has version {version}, this harness reads {FILE_VERSION}; use the one that made the run")
-    return build(kind, config)
+    return build(kind, FileLayer(config, path))
 
 
 def identity_hash(section: Section) -> str:
@@ -260,6 +269,23 @@ _EXPECTED = {
     "model_type": "a group of settings",
     "path_type": "a path",
 }
+
+
+def _file(loc: tuple[int | str, ...], layers: Sequence[Layer]) -> str:
+    """``"c.yaml: "`` where the setting at ``loc`` comes from a file: the last layer that has it counts."""
+    last = next((layer for layer in reversed(layers) if _has(layer, loc)), None) if loc else None
+    return f"{last.path}: " if isinstance(last, FileLayer) else ""
+
+
+def _has(layer: Layer, loc: tuple[int | str, ...]) -> bool:
+    at: Any = layer
+    for part in loc:
+        if not isinstance(at, Mapping):
+            return True  # a place inside a value, such as an entry of a list
+        if part not in at:
+            return False
+        at = at[part]
+    return True
 
 
 def _complaint(detail: ErrorDetails, known: Iterable[str]) -> str:

@@ -41,6 +41,8 @@ def model_dir() -> Path:
     target = home() / "models" / "smollm2-135m"
     if (target / "config.json").is_file():
         return target
+    from safetensors import SafetensorError
+
     source = _source()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +54,7 @@ def model_dir() -> Path:
     try:
         convert(source, partial)
         os.replace(partial, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if not (target / "config.json").is_file():  # else another process was faster, and its result is the same
             raise HarnessError(f"cannot write the converted model to {target}: {error}; free some space (540 MB) and try again") from error
     finally:

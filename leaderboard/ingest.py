@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from harness.errors import HarnessError, RunLogError
 from harness.events import Cursor, Event, read_events
@@ -60,7 +60,10 @@ def ingest(run_dir: Path, url: str | None = None) -> None:
 
 
 def ingest_run(engine: Engine, run_dir: Path) -> int:
-    """Read what is new in one run directory; returns the number of events applied. Raises RunLogError for a damaged log."""
+    """Read what is new in one run directory; returns the number of events applied.
+
+    Raises RunLogError for a damaged log, HarnessError where the database fails.
+    """
     if not (run_dir / "events").is_dir():
         raise HarnessError(f"{run_dir} is no run directory: it holds no events/ folder. Runs live in $HARNESS_HOME/runs/<run id>.")
     applied, size, run_id = 0, log_bytes(run_dir), _run_id(run_dir)
@@ -76,6 +79,11 @@ def ingest_run(engine: Engine, run_dir: Path) -> int:
             _count_what_was_read(engine, run_id)
             told = getattr(error, "orig", None) or error
             raise RunLogError(f"{run_dir}: an event does not fit the leaderboard's tables: {told}") from error
+        except OperationalError as error:
+            raise HarnessError(
+                f"the leaderboard database cannot take in {run_dir}: {error.orig}. The run's log is whole: make room or mend the database, "
+                "then `harness leaderboard show` reads the rest of it"
+            ) from error
         except RunLogError:
             _count_what_was_read(engine, run_id)
             raise

@@ -148,6 +148,19 @@ def test_an_unknown_setting_names_the_nearest() -> None:
     assert complaint({"stepz": 1}) == "unknown setting 'stepz'. Did you mean 'steps'?"
 
 
+def test_what_is_wrong_with_a_setting_of_a_file_is_said_with_the_name_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("learner: {lrr: 1, betas: [x, 0.9]}\nsteps: many\n")
+    with pytest.raises(UsageError) as caught:
+        build(Run, {"learner": {"lr": 1e-4}}, load_yaml(path), {"name": 3})
+    lines = str(caught.value).splitlines()
+    assert f"{path}: unknown setting 'learner.lrr'. Did you mean 'learner.lr'?" in lines
+    assert f"{path}: steps: got the text 'many', expected a whole number" in lines
+    assert any(line.startswith(f"{path}: learner.betas.0: ") for line in lines)
+    with pytest.raises(UsageError, match="^steps: got the text 'few'"):
+        build(Run, load_yaml(path), {"steps": "few", "learner": {"betas": [0.9, 0.9], "lrr": 1}})
+
+
 def test_a_setting_given_without_its_section_is_found_by_its_last_name() -> None:
     class Outer(Section):
         learner: Learner = Learner()

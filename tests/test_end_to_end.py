@@ -138,6 +138,25 @@ def kill_after_first_checkpoint(command: list[str], folder: Path, last: int) -> 
 
 
 @pytest.mark.slow
+def test_a_disk_that_fills_up_under_a_checkpoint_stops_the_run_in_words_and_it_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    common, folder = ["run", "--trainer", "zero-rl", *TINY, "--out", str(tmp_path / "run")], tmp_path / "run"
+    succeed(*common, "--steps", "1")
+    full = subprocess.run(
+        ["bash", "-c", 'ulimit -f 2048; exec "$0" "$@"', HARNESS, *common, "--steps", "2", "--resume"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 1 and "Traceback" not in full.stderr, full.stderr
+    assert "cannot save a checkpoint to" in full.stderr and "free some space" in full.stderr
+    assert [path.name for path in (folder / "checkpoints").glob("*step*")] == ["step-000001"]
+    stopped = events(folder, Kind.RUN)[-1].data
+    assert stopped["phase"] == "failed" and stopped["error"] in full.stderr
+    succeed(*common, "--steps", "2", "--resume")
+    assert len(events(folder, Kind.STEP)) == 2 and events(folder, Kind.RUN)[-1].data["phase"] == "finished"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["two ranks", "vllm", "smollm2 on two ranks"])
 def test_a_killed_run_goes_on_with_any_engine_model_and_number_of_ranks(case: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """And the log of the run that was not killed is right: the plain case of each."""
@@ -156,6 +175,8 @@ def test_a_killed_run_goes_on_with_any_engine_model_and_number_of_ranks(case: st
     succeed(*common, "--out", tmp_path / "killed", "--resume")
     assert len(events(tmp_path / "killed", Kind.STEP)) == steps
     assert_the_log_is_right(tmp_path / "whole", size=2)
+    ended = [row for row in board() if (row["run"], row["step"]) == ("killed", steps)]
+    assert ended and all(row["method"] == "actguide" and row["model"] == extra[1] and row["n"] for row in ended)
     prompts = [[e.data["task_id"] for e in events(tmp_path / name, Kind.GROUP)] for name in ("whole", "killed")]
     assert sorted(prompts[0]) == sorted(prompts[1])
     if case != "vllm":  # its batches round as they happen to be composed

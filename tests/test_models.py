@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
+from harness import smollm2
 from harness.cli.run import FLAGS, resolve
 from harness.errors import HarnessError, MissingDependencyError, UsageError
 from harness.models import MODELS, ModelSpec, find_model, model_directory
@@ -97,6 +100,22 @@ def test_smollm2_converts_to_a_model_that_knows_the_capital_of_france(monkeypatc
     prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     reply = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert tokenizer.decode(reply) == "The capital of France is Paris.<|im_end|>"
+
+
+def test_a_disk_that_fills_up_while_smollm2_is_converted_is_said_in_words_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, harness_home: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    def convert(source: Path, directory: Path) -> None:
+        save_file({"weight": torch.zeros(4096)}, directory / "model.safetensors")
+
+    monkeypatch.setattr(smollm2, "_source", lambda: Path("model.gguf"))
+    monkeypatch.setattr(smollm2, "convert", convert)
+    with largest_file(4096), pytest.raises(HarnessError, match=r"cannot write the converted model to .*; free some space \(540 MB\)"):
+        model_directory("smollm2-135m")
+    assert list((harness_home / "models").iterdir()) == []
 
 
 @pytest.mark.skipif(has_smollm2, reason="the packages are installed")

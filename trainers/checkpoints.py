@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainers.learner.base import Learner
+from trainers.learner.base import Learner, cannot_save
 from trainers.state import RunState
 
 
@@ -39,16 +39,21 @@ class Checkpoints:
         return self.folder / f"step-{step:06d}"
 
     def save(self, state: RunState, learner: Learner) -> dict[str, Any]:
-        """Write one checkpoint, drop the oldest beyond ``keep``, and return its record."""
+        """Write one checkpoint, drop the oldest beyond ``keep``, and return its record. ``HarnessError``: it cannot be written whole."""
         final = self.path(state.step)
         partial = final.with_name(final.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        learner.save(partial)
-        (partial / "hf" / "harness.json").write_text(json.dumps({**self.origin, "step": state.step}))
-        state.save(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            learner.save(partial)
+            (partial / "hf" / "harness.json").write_text(json.dumps({**self.origin, "step": state.step}))
+            state.save(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        except OSError as error:
+            raise cannot_save(final, error) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         best, pinned = self.best(), {self.path(step) for step in self.pinned}
         for old in [folder for folder in self.complete() if folder not in pinned][: -self.keep]:
             if best is None or old != self.path(best.step):

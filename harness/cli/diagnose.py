@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from harness.config import Section, build, home, identity, load_yaml, merge, operational, parse_assignment, store, to_json
+from harness.cli.folders import begun
+from harness.config import Section, build, home, identity, load_yaml, operational, parse_assignment, store, to_json
 from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
 from harness.episode import AgentConfig
@@ -166,7 +167,7 @@ async def _of_model(names: Sequence[str], options: Mapping[str, Any]) -> tuple[l
     settings = {k: v for k, v in find_model(options["model"]).settings.items() if k.split(".")[0] in OF_A_RUN}
     config = _resolve(options, nested(settings), options["model"])
     folder = options["out"] or home() / "runs" / f"diagnose-{Path(config.model).name}-{config.tasks}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    if (folder / "events").exists():
+    if (folder / "events").exists() or begun(folder, "diagnose"):
         raise UsageError(f"{folder} holds a run already; diagnose it with --run, or choose another --out")
     sources = _find_sources(config, options["data"])  # first: wrong input must leave no folder behind
     with _log(folder, config, trained=False) as log:
@@ -177,7 +178,7 @@ def _resolve(options: Mapping[str, Any], layer: Mapping[str, Any], model: str) -
     """Defaults < the run's or the model's settings < file < --set < flags."""
     flags = {key: options[key] for key in ("tasks", "limit", "seed", "engine") if options[key] is not None}
     file = load_yaml(options["config_file"]) if options["config_file"] else {}
-    return build(DiagnoseConfig, merge(layer, file, *(parse_assignment(text) for text in options["assignments"]), flags, {"model": model}))
+    return build(DiagnoseConfig, layer, file, *map(parse_assignment, options["assignments"]), flags, {"model": model})
 
 
 def _find_sources(config: DiagnoseConfig, data: Sequence[str]) -> Sources:

@@ -15,7 +15,8 @@ import click
 
 from benchmarks.lm_eval.config import LMEvalConfig
 from harness.budget import Limits
-from harness.config import Section, build, differences, home, identity, load_yaml, merge, operational, parse_assignment, restore
+from harness.cli.folders import begun
+from harness.config import Section, build, differences, home, identity, load_yaml, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
 from harness.engines.http import EndpointConfig
 from harness.envs.search import SearchLimits
@@ -106,7 +107,7 @@ def evaluate(**options: Any) -> None:
     check_trackers(config.trackers)
     wanted = find_benchmarks(config, options["data"])
     folder = options["out"] or _stopped(config) or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    if (folder / "config.json").exists():
+    if begun(folder, "eval"):
         check_continues(restore(EvalConfig, folder / "config.json"), config, folder)
     if options["dry_run"]:
         for line in forecast(config, folder, wanted):
@@ -139,7 +140,7 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     if not options["model"].startswith(("http://", "https://")):
         known = ("agent", "search", "generation", "engine")
         entry = {k: v for k, v in find_model(options["model"]).settings.items() if k.split(".")[0] in known}
-    return build(EvalConfig, merge(nested(entry), file, *sets, flags))
+    return build(EvalConfig, nested(entry), file, *sets, flags)
 
 
 def check_continues(stored: EvalConfig, config: EvalConfig, folder: Path) -> None:

@@ -129,7 +129,7 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
             lines = await _evaluate(session, plan) if plan else []
             for suite, ask in wanted.suites:
                 lines += await suite.evaluate(_suite_run(session, suite, ask))
-        except HarnessError as error:
+        except (HarnessError, OSError) as error:
             session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
             raise
         session.log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})

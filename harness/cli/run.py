@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.config import Difference, build, describe, differences, home, load_yaml, merge, parse_assignment, restore, store
+from harness.cli.folders import begun
+from harness.config import Difference, build, describe, differences, home, load_yaml, parse_assignment, restore, store
 from harness.errors import RunLogError, UsageError
 from harness.events import Kind, current_events
 from harness.registry import load
@@ -104,7 +105,7 @@ def resolve(options: Mapping[str, Any]) -> RunConfig:
         *(parse_assignment(text) for text in options["assignments"]),
         flags,
     ]
-    return build(kind, merge(*layers))
+    return build(kind, *layers)
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +139,7 @@ def _place(config: RunConfig, out: Path | None, resume: bool, judge: str) -> Run
     stem = f"{config.trainer}-{Path(config.model).name}-{config.tasks}-s{config.seed}"
     if resume:
         folder = out or _newest(runs, stem)
+        begun(folder, "run")
         stored = restore(type(config), folder / "config.json")
         changed = [d for d in differences(stored, config) if d.tag == "identity" and not (d.key == "judge" and _moved(d, folder, judge))]
         if changed:
@@ -145,7 +147,7 @@ def _place(config: RunConfig, out: Path | None, resume: bool, judge: str) -> Run
             raise UsageError(f"cannot resume {folder}: {words}. Leave these as they were, or start a new run.")
         return RunPlace(folder=folder, resumed=True)
     folder = out or runs / f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    if (folder / "config.json").exists():
+    if begun(folder, "run"):
         raise UsageError(f"{folder} holds a run already; add --resume to continue it, or choose another --out.")
     store(config, folder / "config.json")
     return RunPlace(folder=folder, resumed=False)

@@ -107,7 +107,7 @@ async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> 
         with on_board(place.folder):
             try:
                 result = await _train(config, place, sources, log)
-            except HarnessError as error:
+            except (HarnessError, OSError) as error:
                 log.record(Kind.RUN, {**run_record(config, place, "failed"), "error": str(error)})
                 raise
             log.record(Kind.RUN, run_record(config, place, "finished"))

@@ -110,11 +110,17 @@ def replica_environments(count: int, visible: str | None = None, gpus: int | Non
 
 
 def _write(weights: Weights, folder: Path) -> Path:
-    """All tensors in one file; a tied one is written under each of its names."""
+    """All tensors in one file; a tied one is written under each of its names. Raises ``EngineError`` where there is no room for it."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = folder / "weights.safetensors"
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights}, path)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights}, path)
+    except (OSError, SafetensorError) as error:
+        raise EngineError(
+            f"cannot hand the weights to the replicas in {folder.parent}: {error}; free some space there, or set generation.replicas=1"
+        ) from error
     return path
 
 

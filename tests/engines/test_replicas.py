@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.engines.base import EngineConfig, Request, weights_checksum
 from harness.engines.hf import HFEngine
-from harness.engines.replicas import ReplicatedEngine, replica_environments
+from harness.engines.replicas import ReplicatedEngine, _write, replica_environments
 from harness.errors import EngineError
 from harness.types import Span
 
@@ -53,6 +54,13 @@ def test_replicas_sample_score_and_take_weights_as_one_engine_does(tmp_path: Pat
     assert two == one
     assert two[2] == weights_checksum(weights.items())
     assert two[3] != two[0]
+
+
+def test_no_room_for_weights_on_their_way_to_the_replicas_is_said_in_words(
+    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with largest_file(4096), pytest.raises(EngineError, match=r"cannot hand the weights to the replicas in .*free some space there"):
+        _write([("weight", torch.zeros(4096))], tmp_path)
 
 
 def test_work_is_shared_and_a_session_stays_where_it_began(tmp_path: Path, save_model: SaveModel) -> None:

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ def test_ingesting_twice_changes_nothing(tmp_path: Path) -> None:
     assert len(once["attempts"]) == 8 + 4 * 2 * 4
     assert ingest_run(engine, run_dir) == 0
     assert dump(engine) == once
+
+
+def test_a_disk_that_fills_up_under_the_database_is_said_in_words_and_the_rest_is_read_later(
+    tmp_path: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    run_dir = build(tmp_path / "runs", SMALL)
+    engine = database(tmp_path)
+    with largest_file(200_000), pytest.raises(HarnessError, match=r"database cannot take in .*: .*(full|disk I/O).*make room"):
+        ingest_run(engine, run_dir)
+    ingest_run(engine, run_dir)
+    assert len(dump(engine)["attempts"]) == 8 + 4 * 2 * 4
 
 
 def test_reading_every_event_again_from_the_start_changes_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from learner_cases import VOCABULARY, largest_difference, sample, save_model, some_ids, uneven_samples
 
 from harness.errors import HarnessError
+from trainers.learner import checkpoint
 from trainers.learner.base import LearnerConfig, TrainingDiverged
 from trainers.learner.deepspeed import DeepSpeedLearner, deepspeed_config
 from trainers.learner.forward import Scorer, chunk_size, load_model, pad, token_logprobs
@@ -472,6 +474,19 @@ def test_a_failed_save_says_why_and_leaves_nothing(learner: Open, tmp_path: Path
     with pytest.raises(HarnessError, match="cannot save a checkpoint"):
         learner().save(tmp_path / "file" / "step-1")
     assert [path.name for path in tmp_path.iterdir() if path.name != "harness-home"] == ["file"]
+
+
+def test_a_disk_that_fills_up_under_the_weights_is_said_in_words_and_leaves_nothing(
+    learner: Open, tmp_path: Path, model_dir: Path, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    one, folder = learner(), tmp_path / "checkpoints/step-1"
+
+    def write(unfinished: Path) -> None:
+        checkpoint.write_hf(unfinished / "hf", one._worker.policy.model, one.weights(), model_dir)
+
+    with largest_file(8192), pytest.raises(HarnessError, match=r"cannot save a checkpoint to .*step-1: .*too large.*; free some space"):
+        checkpoint.atomically(folder, write)
+    assert list(folder.parent.iterdir()) == []
 
 
 def test_a_checkpoint_of_another_layout_is_refused(learner: Open, tmp_path: Path) -> None:

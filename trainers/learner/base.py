@@ -23,6 +23,11 @@ class TrainingDiverged(HarnessError):
     """The loss or its gradient is not finite; the message names the attempts. The weights are those of the last good step."""
 
 
+def cannot_save(folder: Path, error: Exception) -> HarnessError:
+    """The error for a checkpoint that could not be written whole: a full disk, a folder without the right to write."""
+    return HarnessError(f"cannot save a checkpoint to {folder}: {error}; free some space or choose another folder")
+
+
 class LearnerConfig(Section):
     """How the weights are updated (defaults: Table 6 of the paper, and its optimiser settings)."""
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from harness.engines.base import Weights
 from harness.errors import HarnessError
+from trainers.learner.base import cannot_save
 
 _TOKENIZER_FILES = (
     "tokenizer*",
@@ -50,8 +52,8 @@ def atomically(folder: Path, write: Callable[[Path], None]) -> None:
         if folder.exists():
             folder.rename(former)
         unfinished.rename(folder)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise HarnessError(f"cannot save a checkpoint to {folder}: {error}; free some space or choose another folder") from error
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk as errors of their own
+        raise cannot_save(folder, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
