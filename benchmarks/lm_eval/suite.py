@@ -223,7 +223,7 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
         departs=departures(asked=len(samples), published=len(task.eval_docs)),
         **run.who,
     )
-    refuse_other_conditions(recorded(run.folder), evaluation, run.folder)
+    refuse_other_conditions(recorded(run.folder), evaluation.id, evaluation.comparability, run.folder)
     found = recorded_metrics(run.folder, evaluation.id, judge, wanted)
     run.log.record(Kind.EVALUATION, evaluation.record("started", len(samples), judge))
     with run.progress(f"{suite}/{part.split}", len(samples)) as progress, ThreadPoolExecutor(1) as scorer:
