@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.engines.client import Client, Patience, RefusedError, Served, UnansweredError, UnreadableError
@@ -22,6 +23,29 @@ PATIENCE = Patience(timeout=120.0, retries=7, seconds=300.0)
 IN_FLIGHT = 16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dialect:
+    """What an endpoint lets itself be asked. Some refuse a form of reply, newer ones ``max_tokens``, reasoning models a temperature."""
+
+    structured: bool = True
+    tokens: str = "max_tokens"
+    greedy: bool = True
+
+    def fields(self, contract: Contract) -> dict[str, Any]:
+        form = {"response_format": dict(contract.response_format)} if self.structured else {}
+        return {self.tokens: contract.max_tokens, **({"temperature": 0} if self.greedy else {}), **form}
+
+    def after(self, refusal: RefusedError) -> _Dialect | None:
+        """How to ask after a refusal: without what it names, else without a form; None where nothing is left to leave out."""
+        if refusal.status not in (400, 422):
+            return None
+        if self.tokens == "max_tokens" and "max_tokens" in refusal.said:
+            return replace(self, tokens="max_completion_tokens")
+        if self.greedy and "temperature" in refusal.said:
+            return replace(self, greedy=False)
+        return replace(self, structured=False) if self.structured else None
+
+
 class EndpointModel:
     """One model at one URL; used and closed within one event loop."""
 
@@ -29,14 +53,14 @@ class EndpointModel:
         self.name = name
         self._patience = patience
         self._client = _client(url, patience)
-        self._structured = True
+        self._dialect = _Dialect()
 
     @property
     def place(self) -> str:
         return self._client.url
 
     async def complete(self, messages: list[Message], contract: Contract) -> Reply:
-        """One reply, greedily; in the contract's form where the endpoint can hold a model to one."""
+        """One reply, greedily where the endpoint allows it; in the contract's form where it can hold a model to one."""
         return await self._complete(messages, contract, self._patience)
 
     async def check(self, contract: Contract) -> None:
@@ -54,27 +78,23 @@ class EndpointModel:
         await self._client.close()
 
     async def _complete(self, messages: list[Message], contract: Contract, patience: Patience) -> Reply:
-        body: dict[str, Any] = {
-            "model": self.name,
-            "messages": [dict(m) for m in messages],
-            "temperature": 0,
-            "max_tokens": contract.max_tokens,
-        }
-        if self._structured:
+        first = dialect = self._dialect
+        while True:
+            body = {"model": self.name, "messages": [dict(m) for m in messages], **dialect.fields(contract)}
             try:
-                return await self._ask({**body, "response_format": dict(contract.response_format)}, patience, structured=True)
+                reply = await self._ask(body, patience, dialect)
             except RefusedError as error:
-                if error.status not in (400, 422):
+                milder = dialect.after(error)
+                if milder is None:
                     raise OutageError(str(error)) from error
-        try:
-            reply = await self._ask(body, patience, structured=False)
-        except RefusedError as error:
-            raise OutageError(str(error)) from error
-        self._structured = False  # only now is it sure that the form was the trouble
-        return reply
+                dialect = milder
+            else:
+                if dialect != first:  # only now is it sure what the trouble was
+                    self._dialect = dialect
+                return reply
 
-    async def _ask(self, body: Mapping[str, Any], patience: Patience, *, structured: bool) -> Reply:
-        return await self._client.ask("POST", "/chat/completions", body, lambda data, _: _reply(data, structured), patience)
+    async def _ask(self, body: Mapping[str, Any], patience: Patience, dialect: _Dialect) -> Reply:
+        return await self._client.ask("POST", "/chat/completions", body, lambda data, _: _reply(data, dialect), patience)
 
 
 def only_model(url: str) -> str:
@@ -99,7 +119,7 @@ def _client(url: str, patience: Patience) -> Client:
     return Client(url, patience=patience, most=IN_FLIGHT, key_variable=KEY_VARIABLE, who="the judge")
 
 
-def _reply(data: Mapping[str, Any], structured: bool) -> Reply:
+def _reply(data: Mapping[str, Any], dialect: _Dialect) -> Reply:
     try:
         choice = data["choices"][0]
         message = choice["message"]
@@ -109,4 +129,10 @@ def _reply(data: Mapping[str, Any], structured: bool) -> Reply:
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UnreadableError(f"the reply is no chat completion ({type(error).__name__})") from error
     refused = bool(message.get("refusal")) or choice.get("finish_reason") == "content_filter"
-    return Reply(text=str(message.get("refusal") or content), model=str(data.get("model") or ""), refused=refused, structured=structured)
+    return Reply(
+        text=str(message.get("refusal") or content),
+        model=str(data.get("model") or ""),
+        refused=refused,
+        structured=dialect.structured,
+        greedy=dialect.greedy,
+    )

@@ -42,7 +42,9 @@ class LLMJudge:
         key = cache_key(self.model.place, self.model.name, self.contract.hash, question, gold, answer)
         kept = self.cache.get(key)
         if kept is not None:
-            reply = Reply(text=str(kept["raw"]), model=str(kept["served"]), structured=bool(kept["structured"]))
+            reply = Reply(
+                text=str(kept["raw"]), model=str(kept["served"]), structured=bool(kept["structured"]), greedy=bool(kept.get("greedy", True))
+            )
             return self._score(reply, cached=True)
         try:
             reply = await self.model.complete(self.contract.messages(question, gold, answer), self.contract)
@@ -51,7 +53,7 @@ class LLMJudge:
             return Score(value=None, status=ScoreStatus.TRANSPORT_ERROR, layer="llm", detail=str(error), evidence=evidence)
         score = self._score(reply, cached=False)
         if score.status is ScoreStatus.JUDGED:
-            self.cache.put(key, {"raw": reply.text, "served": reply.model, "structured": reply.structured})
+            self.cache.put(key, {"raw": reply.text, "served": reply.model, "structured": reply.structured, "greedy": reply.greedy})
         return score
 
     async def check(self) -> None:
@@ -77,6 +79,7 @@ class LLMJudge:
             "prompt": self.contract.hash,
             "raw": reply.text[:KEPT_RAW],
             "structured": reply.structured,
+            "greedy": reply.greedy,
             "cached": cached,
         }
         if status is not ScoreStatus.JUDGED:

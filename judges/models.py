@@ -21,6 +21,7 @@ class Reply:
     model: str
     refused: bool = False
     structured: bool = False  # the server held the model to the contract's form
+    greedy: bool = True  # asked for at temperature 0; False where the server takes none and samples as it likes
 
 
 class JudgeModel(Protocol):

@@ -200,6 +200,45 @@ def test_a_server_without_structured_output_is_asked_in_plain() -> None:
     assert ["response_format" in body for body in server.bodies] == [True, False]
 
 
+def refusal(words: str) -> Step:
+    return Step(status=400, content={"error": {"message": words}})
+
+
+NO_MAX_TOKENS = refusal("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.")
+NO_TEMPERATURE = refusal("Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.")
+
+
+def test_a_server_that_names_a_field_it_refuses_is_asked_without_it_from_then_on() -> None:
+    async def run(url: str) -> list[Reply]:
+        model = EndpointModel(url, "m")
+        try:
+            return [await model.complete(CONTRACT.messages("q", ("g",), "a"), CONTRACT) for _ in range(2)]
+        finally:
+            await model.close()
+
+    with ScriptedServer(NO_MAX_TOKENS, NO_TEMPERATURE, completion(RIGHT)) as server:
+        replies = asyncio.run(run(server.url))
+    assert [(reply.text, reply.structured, reply.greedy) for reply in replies] == [(RIGHT, True, False)] * 2
+    limits = {"max_tokens": CONTRACT.max_tokens}, {"max_completion_tokens": CONTRACT.max_tokens}
+    sent = [{k: v for k, v in body.items() if k not in ("model", "messages", "response_format")} for body in server.bodies]
+    assert sent == [{**limits[0], "temperature": 0}, {**limits[1], "temperature": 0}, limits[1], limits[1]]
+
+
+def test_a_server_that_refuses_all_the_same_is_no_judge() -> None:
+    reply, server = ask(refusal("max_tokens and temperature are too large for this context"))
+    assert isinstance(reply, OutageError) and "HTTP 400" in str(reply) and len(server.bodies) == 4
+
+
+def test_a_verdict_that_was_sampled_says_so_from_the_cache_too(tmp_path: Path) -> None:
+    class Samples(Says):
+        async def complete(self, messages: list[Message], contract: Contract) -> Reply:
+            return replace(await super().complete(messages, contract), greedy=False)
+
+    model = Samples(RIGHT)
+    assert [judged(model, tmp_path).evidence["greedy"] for _ in range(2)] == [False, False] and len(model.asked) == 1
+    assert judged(Says(RIGHT, name="n"), tmp_path).evidence["greedy"] is True
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_wrong_key_is_said_at_once_without_the_key_and_is_no_outage(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setenv("HARNESS_JUDGE_API_KEY", "sk-secret")
