@@ -51,33 +51,39 @@ def find_benchmarks(config: EvalConfig, data: Sequence[str]) -> Wanted:
     paths = parse_data(data)
     found = {name: open_benchmark(name) for name in config.benchmarks}
     suites = {name: (each, _ask(config, paths.get(name))) for name, each in found.items() if not isinstance(each, Benchmark)}
-    for name, (suite, ask) in suites.items():
-        refuse_for_suite(name, config, alone=len(suites) == len(found))
+    if len(suites) == len(found):
+        refuse_for_suites(config)
+    for suite, ask in suites.values():
         suite.check(ask)
-        if config.remote and config.endpoint.tokenizer is None:
-            raise UsageError(f"{name} needs token ids of the endpoint: name the model's tokenizer with --set endpoint.tokenizer=NAME|DIR")
     refuse_cost_without_price(config)
     sets = tuple(question_set(name, paths) for name in found if name not in suites)
     return Wanted(sets=sets, suites=tuple(suites.values()))
 
 
 def _ask(config: EvalConfig, data: Path | None) -> SuiteAsk:
-    return SuiteAsk(settings=config.lm_eval, data=data, split=config.split, limit=config.limit, sample=config.sample)
+    return SuiteAsk(
+        settings=config.lm_eval, data=data, split=config.split, limit=config.limit, sample=config.sample, messages=_by_messages(config)
+    )
 
 
-def refuse_for_suite(name: str, config: EvalConfig, *, alone: bool) -> None:
-    """Raise ``UsageError`` for a setting that a suite would have to ignore. ``alone``: no question set is there that it could be for."""
+def _by_messages(config: EvalConfig) -> bool:
+    return config.remote and config.endpoint.tokenizer is None
+
+
+def refuse_for_suites(config: EvalConfig) -> None:
+    """Raise ``UsageError`` for a setting that suites ignore, where nothing but suites is asked for; beside them it is for the others."""
+    priced = _by_messages(config)
     ignored = (
         ("--epochs", config.epochs != 1, "lm-eval's task says how often each sample is asked"),
-        ("--turns", bool(config.turns), "each of its samples is one answer, not a conversation with tools"),
+        ("--turns", bool(config.turns), "each sample is one answer, not a conversation with tools"),
         ("temperature", config.temperature != 0, "lm-eval's task says how it samples"),
-        ("limits.cost", config.limits.cost is not None, "its requests are not priced (limits.tokens applies)"),
-        ("--judge", alone and config.judge != "exact", "lm-eval's own rules score it"),
-        ("--web", alone and config.web is not None, "it has no tools"),
+        ("limits.cost", config.limits.cost is not None and not priced, "its requests by token ids are not priced (limits.tokens applies)"),
+        ("--judge", config.judge != "exact", "lm-eval's own rules score the answers"),
+        ("--web", config.web is not None, "there are no tools"),
     )
     for option, given, why in ignored:
         if given:
-            raise UsageError(f"{option} does not apply to {name}: {why}. Leave it out, or evaluate {name} by a command of its own")
+            raise UsageError(f"{option} does not apply to {', '.join(config.benchmarks)}: {why}. Leave it out")
 
 
 def refuse_cost_without_price(config: EvalConfig) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.base import Suite, SuiteAsk, SuiteRun
+from benchmarks.base import SuiteAsk, SuiteRun
 from benchmarks.departures import caveat, departures, judged_by
 from benchmarks.evaluate import Evaluation, Part, evaluate_all
 from benchmarks.resume import resumed_budget
@@ -127,7 +127,7 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
         try:
             lines = await _evaluate(session, plan) if plan else []
             for suite, ask in wanted.suites:
-                lines += await suite.evaluate(_suite_run(session, suite, ask))
+                lines += await suite.evaluate(_suite_run(session, ask))
         except (HarnessError, OSError) as error:
             session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
             raise
@@ -196,15 +196,13 @@ def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> 
     return Part(evaluation=evaluation, tasks=variant.tasks, sampler=sampler)
 
 
-def _suite_run(session: Session, suite: Suite, ask: SuiteAsk) -> SuiteRun:
+def _suite_run(session: Session, ask: SuiteAsk) -> SuiteRun:
     config, model = session.config, session.model
-    if isinstance(model.engine, ChatEngine) or model.chat is None:
-        raise UsageError(f"{suite.name} needs an engine of token ids, and {config.model} was opened as a chat endpoint")
     return SuiteRun(
         ask=ask,
         engine=model.engine,
         chat=model.chat,
-        context=model.context or config.generation.context,
+        context=model.context if ask.messages else model.context or config.generation.context,
         log=session.log,
         folder=session.place.folder,
         who=session.who,
