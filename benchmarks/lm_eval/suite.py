@@ -1,4 +1,4 @@
-"""GPQA, TruthfulQA, IFEval and any other task of lm-eval as benchmarks: which parts they have, and how a part is evaluated.
+"""Tasks of lm-eval as benchmarks: what a suite of them is, and how a part of it is evaluated.
 
 A part runs sample by sample: its requests go to the engine, lm-eval's filters and metrics score the answers, and attempt and judgement are
 recorded before the next sample is counted. A killed run therefore loses only what was under way. This module imports lm-eval
@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.base import OWN_RULES, SuiteAsk, SuiteRun
 from benchmarks.departures import caveat, departures
 from benchmarks.evaluate import Evaluation, first_of, refuse_other_conditions
-from benchmarks.lm_eval import data, punkt
+from benchmarks.lm_eval import punkt
 from benchmarks.lm_eval.config import LMEvalConfig
 from benchmarks.lm_eval.report import comparability, recorded_metrics, summary_of, words
 from benchmarks.lm_eval.samples import Sample, SamplePart, record_sample, run_sample
@@ -272,67 +271,3 @@ def _open(evaluation: Evaluation, samples: Sequence[Sample], run: SuiteRun) -> s
         return ""
     found = Result(tasks=tuple(sample.id for sample in samples), outcomes=outcomes).open()
     return f"; {found}" if found else ""
-
-
-_GATED = "GPQA is gated: accept its terms at https://huggingface.co/datasets/Idavidrein/gpqa and set HF_TOKEN."
-
-
-def _gpqa(subset: str, expected: int) -> Packaged:
-    return Packaged(
-        part=SamplePart(split=subset, headline="exact_match,flexible-extract", id_key="record", gated=True),
-        definition={
-            "file": f"gpqa/cot_zeroshot/gpqa_{subset}_cot_zeroshot.yaml",
-            "rows": partial(data.gpqa_rows, subset=subset),
-            "expected": expected,
-            "home": _GATED,
-            "prepare": data.frozen_choices,
-        },
-        answer_tokens=4096,
-    )
-
-
-def _truthfulqa(part: str, headline: str, rows: Any) -> Packaged:
-    return Packaged(
-        part=SamplePart(split=part, headline=headline),
-        definition={
-            "file": f"truthfulqa/truthfulqa_{part}.yaml",
-            "rows": rows,
-            "expected": 817,
-            "home": "It is public: truthfulqa/truthful_qa.",
-        },
-        answer_tokens=256,
-    )
-
-
-GPQA = LMEvalSuite(
-    name="gpqa",
-    summary="graduate-level science questions, zero-shot chain of thought: diamond, main, extended (gated; --data gpqa=DIR)",
-    parts=(_gpqa("diamond", 198), _gpqa("main", 448), _gpqa("extended", 546)),
-)
-TRUTHFULQA = LMEvalSuite(
-    name="truthfulqa",
-    summary="questions that invite false beliefs: mc1, mc2 (log-likelihoods) and gen (--data truthfulqa=DIR)",
-    parts=(
-        _truthfulqa("mc1", "acc,none", data.truthfulqa_choices),
-        _truthfulqa("mc2", "acc,none", data.truthfulqa_choices),
-        _truthfulqa("gen", "bleu_acc,none", data.truthfulqa_answers),
-    ),
-)
-IFEVAL = LMEvalSuite(
-    name="ifeval",
-    summary="541 prompts with 834 instructions that a program can check (--data ifeval=FILE)",
-    parts=(
-        Packaged(
-            part=SamplePart(split="test", headline="prompt_level_strict_acc,none", id_key="key"),
-            definition={
-                "file": "ifeval/ifeval.yaml",
-                "rows": data.ifeval_rows,
-                "expected": 541,
-                "instructions": 834,
-                "home": "It is public: google/IFEval.",
-            },
-            answer_tokens=1280,
-        ),
-    ),
-    needs_punkt=True,
-)
