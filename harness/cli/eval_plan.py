@@ -12,6 +12,7 @@ from benchmarks.resume import Fate, fate, recorded
 from harness.cli.assemble import QuestionSet, open_benchmark, open_judge, parse_data, question_set
 from harness.errors import UsageError, unknown
 from harness.types import Task
+from judges.llm import for_benchmark
 
 if TYPE_CHECKING:
     from harness.cli.eval import EvalConfig
@@ -114,7 +115,7 @@ def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
     known = recorded(folder)
     counts = dict.fromkeys(Fate, 0)
     for variant in variants(config, wanted):
-        judge = open_judge(config.judge, variant.questions.tasks.closed).name
+        judge = for_benchmark(open_judge(config.judge, variant.questions.tasks.closed), variant.questions.benchmark.name).name
         for epoch in range(config.epochs):
             for task in variant.tasks:
                 kept = known.sample(f"{folder.name}/{variant.name}", (task.id, epoch))
