@@ -13,7 +13,7 @@ from benchmarks.resume import Fate
 from harness.budget import Budget
 from harness.chat import Chat
 from harness.config import Section
-from harness.engines.base import Engine
+from harness.engines.base import ChatEngine, Engine
 from harness.tasks.base import TaskLoader
 from harness.types import Task
 from judges.attempts import Log, OutageConfig, OutageWatch
@@ -51,6 +51,7 @@ class SuiteAsk:
     split: str | None = None  # None: every part of the suite
     limit: int | None = None  # the first so many samples of each part
     sample: tuple[str, ...] = ()  # of those only these ids; empty: all
+    messages: bool = False  # of an endpoint that takes and gives messages: no token ids, no log-probabilities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +59,9 @@ class SuiteRun:
     """All that a suite is given: the model, what of the suite is asked for, and where its records go."""
 
     ask: SuiteAsk
-    engine: Engine
-    chat: Chat
-    context: int  # longest sequence that the engine takes, in tokens
+    engine: Engine | ChatEngine
+    chat: Chat | None  # None beside a ``ChatEngine``, which has its own
+    context: int | None  # longest sequence that the engine takes, in tokens; None where an endpoint does not say
     log: Log
     folder: Path  # the run directory; what its log holds already is not run again
     who: Mapping[str, Any]  # model, method and seed, as an ``Evaluation`` records them

@@ -104,7 +104,7 @@ async def evaluate_all(
     """
     known = recorded(run_dir)
     for part in parts:
-        refuse_other_conditions(known, part.evaluation, run_dir)
+        refuse_other_conditions(known, part.evaluation.id, part.evaluation.comparability, run_dir)
     watch = watch or OutageWatch(config=parts[0].sampler.outages) if parts else None
     runs = [_Running(part=part, known=known, watch=watch) for part in parts]
     total = sum(len(run.part.tasks) * run.part.evaluation.epochs for run in runs)
@@ -198,14 +198,14 @@ def _outcome(attempt: Attempt, score: Score) -> Outcome:
     return Outcome(value=score.value, status=attempt.status, score=score.status, usage=counted, confidence=attempt.confidence)
 
 
-def refuse_other_conditions(known: Recorded, evaluation: Evaluation, run_dir: Path) -> None:
+def refuse_other_conditions(known: Recorded, evaluation_id: str, now: Comparability, run_dir: Path) -> None:
     """Raise ``UsageError`` if the log holds this evaluation under another prompt, web or limit. Data and judge are looked at by sample."""
-    before, now = known.conditions(evaluation.id), evaluation.comparability
+    before = known.conditions(evaluation_id)
     differing = set(before.differing(now)) - {"data", "judge"} if before.parts else set()
     if differing:
         words = "; ".join(f"{name} was {before.parts.get(name)}, is now {now.parts.get(name)}" for name in sorted(differing))
         raise UsageError(
-            f"{run_dir} holds {evaluation.id} under other conditions: {words}. Leave them as they were, or choose another --out"
+            f"{run_dir} holds {evaluation_id} under other conditions: {words}. Leave them as they were, or choose another --out"
         )
 
 

@@ -15,6 +15,7 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -165,8 +166,11 @@ def store(section: Section, path: Path) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunLogError(f"cannot write {path}: {error.strerror}") from error
+        with suppress(OSError):
+            partial.unlink()
+        raise RunLogError(
+            f"cannot write {path}: {error.strerror}. Make room or mend the rights, or name another folder with --out or HARNESS_HOME."
+        ) from error
 
 
 def restore(kind: type[AnySection], path: Path) -> AnySection:

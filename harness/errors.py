@@ -60,7 +60,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Build the error for a name that no table holds: what, got, expected, what to do."""
+def unknown(kind: str, name: str, known: Iterable[str], *, shown: int | None = None) -> UsageError:
+    """Build the error for a name that no table holds: what, got, expected, what to do. Of more than ``shown`` names only some are named."""
     names = sorted(known)
-    return UsageError(f"unknown {kind} {name!r}.{nearest(name, names)} Known: {', '.join(names) or 'none'}.")
+    listed = f"Known: {', '.join(names) or 'none'}."
+    if shown is not None and len(names) > shown:
+        few = sorted(difflib.get_close_matches(name, names, n=5)) or names[:5]
+        listed = f"{len(names)} are known, e.g. {', '.join(few)}."
+    return UsageError(f"unknown {kind} {name!r}.{nearest(name, names)} {listed}")

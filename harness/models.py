@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from harness.errors import HarnessError, MissingDependencyError, unknown
+from harness.errors import HarnessError, MissingDependencyError, UsageError, unknown
 from harness.registry import load, names
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -77,6 +77,11 @@ def find_model(name_or_path: str) -> ModelSpec:
         raise HarnessError(f"{path} holds no config.json; name the directory of a saved Hugging Face model")
     if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
         return ModelSpec(name=name_or_path, repo_id=name_or_path)
+    if "/" in name_or_path or name_or_path.startswith((".", "~")):
+        raise UsageError(
+            f"no such folder: {path}. Expected the folder of a saved Hugging Face model, a hub id such as Qwen/Qwen3-8B, or one of "
+            f"{', '.join(sorted(names('models')))}."
+        )
     raise unknown("model", name_or_path, names("models"))
 
 

@@ -12,16 +12,17 @@ from leaderboard.standings import BASE, Board, Cell, Column, Entry
 from leaderboard.words import EMPTY, column_title, delta_words, method_title, percent, points, seeds_words
 
 CELL, GAP = 24, 2  # characters: the narrowest cell, and between columns
+FINDS = "finds \N{GREATER-THAN OR EQUAL TO}"
 NO_BREAK = "\N{NO-BREAK SPACE}"  # the pages' words keep "p < 0.001" together; a terminal's search should find it
 
 
-def print_board(board: Board, below: Sequence[str] = ()) -> None:
-    """Print the board and the lines ``below`` it; an empty one says which command fills it."""
+def print_board(board: Board, below: Sequence[str] = (), empty: str = EMPTY) -> None:
+    """Print the board and the lines ``below`` it; in place of one without rows ``empty``, by default which command fills it."""
     console = Console(soft_wrap=False)
     if board.entries:
         _print_entries(console, board)
     else:
-        console.print(EMPTY, markup=False, highlight=False)
+        console.print(empty, markup=False, highlight=False)
     for line in below:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -31,9 +32,11 @@ def _print_entries(console: Console, board: Board) -> None:
     at_once = max(1, (console.width - name) // (CELL + GAP))  # a column that does not fit would be left out in silence
     for first in range(0, len(board.columns), at_once):
         console.print(_table(board.columns[first : first + at_once], board.entries))
+    gaps = any(cell.to_base is not None and cell.to_base.gap is not None for entry in board.entries for cell in entry.cells.values())
     console.print(
         "Scores in % of questions, 95% interval in brackets; deltas to the base in points. "
-        "Grey: the paired test cannot tell the delta from zero.",
+        "Grey: the paired test cannot tell the delta from zero."
+        + (f" {FINDS} 12.3: the smallest delta that these questions find four times in five." if gaps else ""),
         style="dim",
         markup=False,
         highlight=False,
@@ -82,7 +85,7 @@ def _cell(entry: Entry, cell: Cell | None, notes: Sequence[str]) -> Text:
         real = cell.to_base.distinguishable
         text.append(f"\n{points(cell.to_base.delta)}", style="green" if real and cell.to_base.delta > 0 else "red" if real else "dim")
         text.append(f" {delta_words(cell.to_base)}".replace(NO_BREAK, " "), style="dim")
-        text.append("" if cell.to_base.gap is None else f", finds \N{GREATER-THAN OR EQUAL TO} {percent(cell.to_base.gap)}", style="dim")
+        text.append("" if cell.to_base.gap is None else f", {FINDS} {percent(cell.to_base.gap)}", style="dim")
     if cell.rank_words:
         text.append(f"\n{cell.rank_words}", style="dim")
     for note in notes:

@@ -73,6 +73,11 @@ class Store:
         kept = [row for row in rows if (row["step"] or 0) == last[(row["run"], row["benchmark"], row["split"])]]
         return [_with_bounds(row) for row in kept]
 
+    def names(self) -> list[dict[str, str]]:
+        """``model``, ``method``, ``run`` and ``benchmark`` of all evaluations, finished or not."""
+        columns = (Evaluation.model, Evaluation.method, Run.run_id.label("run"), Evaluation.benchmark)
+        return self._all(select(*columns).join(Run, Run.key == Evaluation.run).distinct())
+
     def measurements(self) -> list[Measurement]:
         """What the board shows: the newest finished evaluation of each run and split, with its verdicts.
 

@@ -12,7 +12,8 @@ import click
 import pytest
 
 from harness.cli.main import run_command
-from harness.errors import DataError, UsageError
+from harness.config import Section, store
+from harness.errors import DataError, RunLogError, UsageError
 
 HARNESS = Path(sys.executable).parent / "harness"
 
@@ -89,6 +90,12 @@ def test_output_to_a_full_disk_is_said_in_words() -> None:
         done = subprocess.run([HARNESS, "list", "trainers"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert "No space left on device (the disk is full" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_home_that_cannot_be_made_is_said_with_the_variable_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunLogError, match=r"cannot write .*/file/runs/x/config.json: .*HARNESS_HOME"):
+        store(Section(), tmp_path / "file" / "runs" / "x" / "config.json")
 
 
 def test_the_exit_code_of_a_command_is_that_of_the_program() -> None:

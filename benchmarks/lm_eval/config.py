@@ -14,7 +14,8 @@ class LMEvalConfig(Section):
     """Longest answer in tokens, thought excluded (null: gpqa 4,096, ifeval 1,280, truthfulqa 256, other tasks what they say themselves)."""
 
     thinking_tokens: int = identity(32_768, ge=0)
-    """Tokens added to that where the model's chat template knows thoughts; lm-eval's own limits would cut most of them."""
+    """Tokens added to that where the model's chat template knows thoughts, or an endpoint's replies show some; lm-eval's own limits would
+    cut most of them."""
 
     chat_template: Literal["auto", "always", "never"] = identity("auto")
     """Whether prompts are put into the chat template; auto = where the model generates, not where given continuations are scored."""

@@ -80,6 +80,13 @@ def expect_count(docs: Sequence[Doc], expected: int, what: str) -> None:
         raise DataError(f"{what}: got {len(docs)} rows, expected {expected}, as published; check that the copy is whole")
 
 
+def expect_instructions(docs: Sequence[Doc], expected: int, what: str) -> None:
+    """Raise ``DataError`` unless IFEval's prompts hold as many instructions in all as were published."""
+    found = sum(len(doc["instruction_id_list"]) for doc in docs)
+    if found != expected:
+        raise DataError(f"{what}: got {found} instructions, expected {expected}, as published; check that the copy is whole")
+
+
 def _gpqa_row(row: Row) -> Doc:
     return {field: row.text(field) for field in GPQA_FIELDS} | {"Record ID": str(row.data.get("Record ID") or "")}
 

@@ -20,9 +20,9 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from harness.chat import Chat
 from harness.engines.base import Capability, Engine, Request, request_seed
 from harness.errors import EngineError, UsageError
-from harness.types import FinishReason, Ids, Span
+from harness.types import FinishReason, Ids, Span, Usage
 
-_OWN_LIMIT = 256  # lm-eval's limit for tasks that name none
+OWN_LIMIT = 256  # lm-eval's limit for tasks that name none
 _UNDERSTOOD = {"until", "do_sample", "temperature", "max_gen_toks"}
 _HARMLESS = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "num_beams": 1}
 
@@ -40,7 +40,17 @@ class Response:
     prompt: Ids = ()
     span: Span | None = None
     text: str = ""  # what was generated, thought included
+    usage: Usage | None = None  # what a chat endpoint counted, instead of prompt and span
     truncated: bool = False  # the limit came before the end, or a thought was never closed
+
+    @property
+    def generated(self) -> bool:
+        return self.span is not None or self.usage is not None
+
+    @property
+    def tokens(self) -> int:
+        """Generated ones."""
+        return len(self.span.ids) if self.span is not None else self.usage.generated if self.usage is not None else 0
 
 
 class EngineLM(TemplateLM):  # type: ignore[misc]
@@ -83,7 +93,7 @@ class EngineLM(TemplateLM):  # type: ignore[misc]
         raise UsageError(f"lm-eval asks for {instance.request_type!r}, which no engine of ours serves")
 
     async def _generate(self, prompt: str, arguments: dict[str, Any], name: str) -> Response:
-        wanted = normalize_gen_kwargs(arguments, self._answer_tokens or _OWN_LIMIT)
+        wanted = normalize_gen_kwargs(arguments, self._answer_tokens or OWN_LIMIT)
         check_sampling(wanted)
         ids = tuple(self.tok_encode(prompt))
         request = Request(

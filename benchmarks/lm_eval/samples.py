@@ -6,19 +6,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.lm_eval.report import headline_of
 from harness.budget import Budget
 from harness.chat import Chat
+from harness.cipher import seal
 from harness.errors import EngineError, LimitError
 from harness.events import Kind
 from harness.records import attempt_blob, attempt_record, judgement_record
-from harness.types import Attempt, Purpose, Score, ScoreStatus, Status, Task, Trajectory, Turn
+from harness.types import Attempt, Purpose, Score, ScoreStatus, Status, Task, Trajectory, Turn, Usage
 from judges.attempts import Log
 
 if TYPE_CHECKING:
-    from benchmarks.lm_eval.model import EngineLM, Response
+    from benchmarks.lm_eval.model import Response
 
 _WITHHELD = "(text withheld: the data set is gated)"
 
@@ -30,7 +32,7 @@ class SamplePart:
     split: str
     headline: str = ""  # "metric,filter"; empty: the first that fits
     id_key: str = ""  # field of a row that identifies it; empty: its place
-    gated: bool = False  # questions and answers are recorded as token ids only
+    gated: bool = False  # questions and answers are recorded as token ids only, and as cipher where there are none
 
     def sample_id(self, doc: Mapping[str, Any], place: int) -> str:
         """Of a document and its place in the data."""
@@ -88,8 +90,18 @@ class Outcome:
     failed: Status | None = None
     error: str = ""
 
+    @property
+    def generated(self) -> list[Response]:
+        return [answer for answers in self.responses for answer in answers if answer.generated]
 
-async def run_sample(sample: Sample, lm: EngineLM, budget: Budget, apart: Callable[[Callable[[], Any]], Awaitable[Any]]) -> Outcome:
+
+class Responder(Protocol):
+    async def respond(self, instance: Any, repeat: int = 0) -> Response:
+        """Serve one request of lm-eval. Raises ``EngineError`` where there is no answer."""
+        ...
+
+
+async def run_sample(sample: Sample, lm: Responder, budget: Budget, apart: Callable[[Callable[[], Any]], Awaitable[Any]]) -> Outcome:
     """Serve the sample's requests and score the answers; ``apart`` runs lm-eval's scoring off the event loop, one sample at a time."""
     from benchmarks.lm_eval.tasks import metrics_of
 
@@ -100,24 +112,31 @@ async def run_sample(sample: Sample, lm: EngineLM, budget: Budget, apart: Callab
     except (EngineError, LimitError) as error:
         failed = Status.LIMIT if isinstance(error, LimitError) else Status.ENGINE_ERROR
         return Outcome(sample=sample, responses=(), metrics=None, seconds=time.perf_counter() - began, failed=failed, error=str(error))
-    budget.spend(tokens=sum(len(answer.span.ids) for answers in responses for answer in answers if answer.span is not None), cost=0.0)
+    every = [answer for answers in responses for answer in answers]
+    cost = sum(answer.usage.cost or 0.0 for answer in every if answer.usage is not None)
+    budget.spend(tokens=sum(answer.tokens for answer in every), cost=cost)
     for instance, answers in zip(sample.instances, responses, strict=True):
         instance.resps = [answer.value for answer in answers]
     metrics = await apart(lambda: metrics_of(sample.task, sample.doc, list(sample.instances)))
     return Outcome(sample=sample, responses=tuple(responses), metrics=metrics, seconds=time.perf_counter() - began)
 
 
-async def _repeats(instance: Any, lm: EngineLM) -> tuple[Response, ...]:
+async def _repeats(instance: Any, lm: Responder) -> tuple[Response, ...]:
     return tuple(await asyncio.gather(*(lm.respond(instance, i) for i in range(instance.repeats or 1))))
 
 
-def record_sample(outcome: Outcome, log: Log, chat: Chat, evaluation_id: str, judge: str) -> None:
-    """Append attempt and judgement; the judgement carries every metric, so that a resumed run can aggregate without generating again."""
+def record_sample(outcome: Outcome, log: Log, chat: Chat | None, evaluation_id: str, judge: str) -> None:
+    """Append attempt and judgement; the judgement carries every metric, so that a resumed run can aggregate without generating again.
+
+    ``chat`` spells out token ids; a chat endpoint gives none.
+    """
     attempt = _attempt(outcome)
     gated = outcome.sample.part.gated
-    blob = attempt_blob(attempt, [] if gated else [chat.pieces(span.ids) for span in attempt.trajectory.spans])
+    blob = attempt_blob(attempt, [] if gated or chat is None else [chat.pieces(span.ids) for span in attempt.trajectory.spans])
     if gated:
         del blob["pieces"]
+        if attempt.usage is not None:
+            blob["sealed"] = seal(attempt.task.id, [answer.text for answer in outcome.generated])
     if scored := _scored(outcome):
         blob["scored"] = scored
     row = attempt_record(attempt, seconds=outcome.seconds, evaluation_id=evaluation_id, blob=log.blob(blob))
@@ -127,8 +146,9 @@ def record_sample(outcome: Outcome, log: Log, chat: Chat, evaluation_id: str, ju
 
 def _attempt(outcome: Outcome) -> Attempt:
     sample, task = outcome.sample, outcome.sample.as_task()
-    generated = [answer for answers in outcome.responses for answer in answers if answer.span is not None]
-    contexts = tuple(answer.prompt for answer in generated)
+    generated = outcome.generated
+    contexts = tuple(answer.prompt for answer in generated if answer.span is not None)
+    told = [answer.usage for answer in generated if answer.usage is not None]
     cut = any(answer.truncated for answer in generated)
     return Attempt(
         id=f"{Purpose.EVAL}/{sample.task.config.task}/{task.id}",
@@ -140,6 +160,7 @@ def _attempt(outcome: Outcome) -> Attempt:
         status=outcome.failed or (Status.TRUNCATED if cut else Status.ANSWERED),
         answer=_answer(outcome),
         detail=outcome.error,
+        usage=reduce(Usage.then, told) if told else None,
     )
 
 

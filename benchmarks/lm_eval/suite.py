@@ -25,6 +25,7 @@ from benchmarks.lm_eval.report import comparability, recorded_metrics, summary_o
 from benchmarks.lm_eval.samples import Sample, SamplePart, record_sample, run_sample
 from benchmarks.result import Result
 from benchmarks.resume import Fate, fate, recorded
+from harness.engines.base import ChatEngine
 from harness.errors import MissingDependencyError, UsageError, unknown
 from harness.events import Kind
 from harness.tasks.published import OPEN_WEB
@@ -54,16 +55,33 @@ class LMEvalSuite:
     needs_punkt: bool = False
 
     def check(self, ask: SuiteAsk) -> None:
-        """See ``Suite.check``: the part's name, packages, a folder of definitions, and the data itself where it is a local copy."""
-        chosen = self._chosen(ask.split)
+        """See ``Suite.check``: the part's name, packages, a folder of definitions, the data itself, and what the model must give."""
+        self._ready(ask)
+        tasks = self._tasks(ask)
+        if ask.messages:
+            self._refuse_messages(tasks, _settings(ask))
+
+    def _ready(self, ask: SuiteAsk) -> None:
+        self._chosen(ask.split)
         if find_spec("lm_eval") is None:
             raise MissingDependencyError(f"{self.name} needs lm-eval; run `pip install 'actguide-harness[lm-eval]'`")
         if self.needs_punkt:
             punkt.make_ready()
         _include(ask)
-        if ask.data is not None:
-            for packaged in chosen:
-                _definition(packaged).rows(ask.data)
+
+    def _refuse_messages(self, tasks: Sequence[tuple[SamplePart, Any, int | None]], settings: LMEvalConfig) -> None:
+        """Raise ``UsageError`` for what a chat endpoint cannot serve, with the remedy."""
+        remedy = "name the model's tokenizer with --set endpoint.tokenizer=NAME|DIR"
+        if settings.chat_template == "never":
+            raise UsageError(f"lm_eval.chat_template=never: /chat/completions puts every prompt of {self.name} into a template; {remedy}")
+        scored = [part.split for part, task, _ in tasks if task.OUTPUT_TYPE != "generate_until"]
+        others = [part.split for part, _, _ in tasks if part.split not in scored]
+        if scored:
+            without = "".join(f", or run {each} alone: --split {each}" for each in others)
+            raise UsageError(
+                f"{self.name}: {', '.join(scored)} {'needs' if len(scored) == 1 else 'need'} log-likelihoods, which /chat/completions "
+                f"does not give; {remedy} (the server then needs /completions with echo and logprobs, as vLLM's has){without}"
+            )
 
     def ids(self, ask: SuiteAsk) -> tuple[str, ...]:
         return tuple(each for part, task, _ in self._tasks(ask) for each in _ids(part, task, ask))
@@ -73,7 +91,7 @@ class LMEvalSuite:
         from benchmarks.lm_eval.tasks import docs_of, question_of
 
         ask = SuiteAsk(settings=LMEvalConfig(), data=data)
-        self.check(ask)
+        self._ready(ask)
         return tuple(
             Task(id=part.sample_id(doc, place), question=question_of(task, doc), gold=(), web=OPEN_WEB)
             for part, task, _ in self._tasks(ask)
@@ -90,7 +108,7 @@ class LMEvalSuite:
 
     async def evaluate(self, run: SuiteRun) -> list[str]:
         """See ``Suite.evaluate``."""
-        self.check(run.ask)
+        self._ready(run.ask)
         found = [await _evaluate_part(self.name, part, task, tokens, run) for part, task, tokens in self._tasks(run.ask)]
         return [line for line in found if line]
 
@@ -166,22 +184,24 @@ def _evaluation_id(folder: Path, suite: str, part: SamplePart) -> str:
 
 async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens: int | None, run: SuiteRun) -> str:
     """The part's line; empty where none of its samples was asked for."""
+    from benchmarks.lm_eval.chat import ChatLM
     from benchmarks.lm_eval.model import EngineLM
     from benchmarks.lm_eval.tasks import requests_of, version_of
 
     ask, settings = run.ask, _settings(run.ask)
     generates = task.OUTPUT_TYPE == "generate_until"
     templated = settings.chat_template == "always" or (settings.chat_template == "auto" and generates)
-    lm = EngineLM(
-        run.engine,
-        run.chat,
-        context=run.context,
-        templated=templated,
-        answer_tokens=settings.answer_tokens or answer_tokens,
-        thinking_tokens=settings.thinking_tokens,
-        seed=int(run.who["seed"]),
-        greedy_flags=task.OUTPUT_TYPE == "loglikelihood" or "exact_match" in task._metric_fn_list,
-    )
+    limits: dict[str, Any] = {"answer_tokens": settings.answer_tokens or answer_tokens, "thinking_tokens": settings.thinking_tokens}
+    messages = isinstance(run.engine, ChatEngine)
+    lm: ChatLM | EngineLM
+    if isinstance(run.engine, ChatEngine):
+        lm = ChatLM(run.engine, context=run.context, seed=int(run.who["seed"]), **limits)
+    else:
+        assert run.chat is not None, "an engine of token ids comes with its chat format"
+        assert run.context is not None, "and with its context"
+        flags = task.OUTPUT_TYPE == "loglikelihood" or "exact_match" in task._metric_fn_list
+        common = {"context": run.context, "seed": int(run.who["seed"]), **limits}
+        lm = EngineLM(run.engine, run.chat, templated=templated, greedy_flags=flags, **common)
     wanted = _fingerprints(part, task, ask)
     requests = requests_of(task, ask.limit, lm.apply_chat_template if templated else None)
     placed = [(part.sample_id(found[0].doc, place), place, tuple(found)) for place, found in requests.items()]
@@ -195,20 +215,15 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
         split=part.split,
         comparability=comparability(
             rules=[version_of(task), suite, part.split, part.headline],
-            prompt=[templated, settings.chat_template],
-            limits={
-                "answer_tokens": settings.answer_tokens or answer_tokens,
-                "thinking_tokens": settings.thinking_tokens,
-                "context": run.context,
-                "sample_seconds": run.budget.limits.sample_seconds,
-            },
+            prompt=[templated, settings.chat_template, *(["the endpoint's own template"] if messages else [])],
+            limits={**limits, "context": run.context, "sample_seconds": run.budget.limits.sample_seconds},
             judge=judge,
             samples=samples,
         ),
         departs=departures(asked=len(samples), published=len(task.eval_docs)),
         **run.who,
     )
-    refuse_other_conditions(recorded(run.folder), evaluation, run.folder)
+    refuse_other_conditions(recorded(run.folder), evaluation.id, evaluation.comparability, run.folder)
     found = recorded_metrics(run.folder, evaluation.id, judge, wanted)
     run.log.record(Kind.EVALUATION, evaluation.record("started", len(samples), judge))
     with run.progress(f"{suite}/{part.split}", len(samples)) as progress, ThreadPoolExecutor(1) as scorer:
@@ -304,7 +319,13 @@ IFEVAL = LMEvalSuite(
     parts=(
         Packaged(
             part=SamplePart(split="test", headline="prompt_level_strict_acc,none", id_key="key"),
-            definition={"file": "ifeval/ifeval.yaml", "rows": data.ifeval_rows, "expected": 541, "home": "It is public: google/IFEval."},
+            definition={
+                "file": "ifeval/ifeval.yaml",
+                "rows": data.ifeval_rows,
+                "expected": 541,
+                "instructions": 834,
+                "home": "It is public: google/IFEval.",
+            },
             answer_tokens=1280,
         ),
     ),

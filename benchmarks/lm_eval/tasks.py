@@ -27,7 +27,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from benchmarks.comparability import short_hash
-from benchmarks.lm_eval.data import Doc, expect_count
+from benchmarks.lm_eval.data import Doc, expect_count, expect_instructions
 from harness.errors import DataError, HarnessError, UsageError
 
 _FEWSHOT_SEED = 1234  # lm-eval's defaults, so that examples and shuffles are those of its command line
@@ -47,6 +47,7 @@ class Definition:
     expected: int
     home: str  # where people get the data
     prepare: Callable[[Mapping[str, Any]], Doc] | None = None
+    instructions: int | None = None  # of all documents together (IFEval)
 
 
 def packaged_task(definition: Definition, data: Path | None) -> Any:
@@ -70,7 +71,10 @@ def packaged_task(definition: Definition, data: Path | None) -> Any:
                 f"cannot get {config['dataset_path']} from the Hugging Face hub or its cache ({type(error).__name__}: "
                 f"{_first_line(error)}). {definition.home} Without a network, name a local copy: --data NAME=PATH"
             ) from error
-    expect_count(task.eval_docs, definition.expected, str(config["task"]) if data is None else f"{data} ({config['task']})")
+    what = str(config["task"]) if data is None else f"{data} ({config['task']})"
+    expect_count(task.eval_docs, definition.expected, what)
+    if definition.instructions is not None:
+        expect_instructions(task.eval_docs, definition.instructions, what)
     return task
 
 

@@ -59,6 +59,8 @@ def open_benchmark(name: str) -> Benchmark | Suite:
     if name.startswith(LM_EVAL):
         from benchmarks.lm_eval import named_task
 
+        if not name.removeprefix(LM_EVAL).strip():
+            raise UsageError(f"{name!r} names no task; expected {LM_EVAL}TASK, e.g. {LM_EVAL}arc_easy (`lm-eval ls tasks` lists them)")
         return named_task(name)
     found: Benchmark | Suite = load("benchmarks", name)
     return found

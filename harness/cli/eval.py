@@ -132,6 +132,8 @@ def resolve(options: Mapping[str, Any]) -> EvalConfig:
     sets = [parse_assignment(text) for text in options["assignments"]]
     flags: dict[str, Any] = {key: options[key] for key in FLAGS if options[key] is not None}
     flags["benchmarks"] = tuple(dict.fromkeys(name.strip() for name in options["benchmarks"].split(",") if name.strip()))
+    if not flags["benchmarks"]:
+        raise UsageError(f"--benchmarks {options['benchmarks']!r} names none; expected names separated by commas (harness list benchmarks)")
     if options["sample"]:
         flags["sample"] = options["sample"]
     if options["turns"] is not None:

@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.base import Benchmark, Suite, SuiteAsk
+from benchmarks.comparability import Comparability, Conditions
+from benchmarks.evaluate import refuse_other_conditions
 from benchmarks.resume import Fate, fate, recorded
 from harness.cli.assemble import QuestionSet, open_benchmark, open_judge, parse_data, question_set
+from harness.episode import AgentConfig
 from harness.errors import UsageError, unknown
+from harness.registry import load
 from harness.types import Task
+from harness.web import identity, open_web
+from harness.web.base import Web
 from judges.llm import for_benchmark
 
 if TYPE_CHECKING:
@@ -46,33 +52,39 @@ def find_benchmarks(config: EvalConfig, data: Sequence[str]) -> Wanted:
     paths = parse_data(data)
     found = {name: open_benchmark(name) for name in config.benchmarks}
     suites = {name: (each, _ask(config, paths.get(name))) for name, each in found.items() if not isinstance(each, Benchmark)}
-    for name, (suite, ask) in suites.items():
-        refuse_for_suite(name, config, alone=len(suites) == len(found))
+    if len(suites) == len(found):
+        refuse_for_suites(config)
+    for suite, ask in suites.values():
         suite.check(ask)
-        if config.remote and config.endpoint.tokenizer is None:
-            raise UsageError(f"{name} needs token ids of the endpoint: name the model's tokenizer with --set endpoint.tokenizer=NAME|DIR")
     refuse_cost_without_price(config)
     sets = tuple(question_set(name, paths) for name in found if name not in suites)
     return Wanted(sets=sets, suites=tuple(suites.values()))
 
 
 def _ask(config: EvalConfig, data: Path | None) -> SuiteAsk:
-    return SuiteAsk(settings=config.lm_eval, data=data, split=config.split, limit=config.limit, sample=config.sample)
+    return SuiteAsk(
+        settings=config.lm_eval, data=data, split=config.split, limit=config.limit, sample=config.sample, messages=_by_messages(config)
+    )
 
 
-def refuse_for_suite(name: str, config: EvalConfig, *, alone: bool) -> None:
-    """Raise ``UsageError`` for a setting that a suite would have to ignore. ``alone``: no question set is there that it could be for."""
+def _by_messages(config: EvalConfig) -> bool:
+    return config.remote and config.endpoint.tokenizer is None
+
+
+def refuse_for_suites(config: EvalConfig) -> None:
+    """Raise ``UsageError`` for a setting that suites ignore, where nothing but suites is asked for; beside them it is for the others."""
+    priced = _by_messages(config)
     ignored = (
         ("--epochs", config.epochs != 1, "lm-eval's task says how often each sample is asked"),
-        ("--turns", bool(config.turns), "each of its samples is one answer, not a conversation with tools"),
+        ("--turns", bool(config.turns), "each sample is one answer, not a conversation with tools"),
         ("temperature", config.temperature != 0, "lm-eval's task says how it samples"),
-        ("limits.cost", config.limits.cost is not None, "its requests are not priced (limits.tokens applies)"),
-        ("--judge", alone and config.judge != "exact", "lm-eval's own rules score it"),
-        ("--web", alone and config.web is not None, "it has no tools"),
+        ("limits.cost", config.limits.cost is not None and not priced, "its requests by token ids are not priced (limits.tokens applies)"),
+        ("--judge", config.judge != "exact", "lm-eval's own rules score the answers"),
+        ("--web", config.web is not None, "there are no tools"),
     )
     for option, given, why in ignored:
         if given:
-            raise UsageError(f"{option} does not apply to {name}: {why}. Leave it out, or evaluate {name} by a command of its own")
+            raise UsageError(f"{option} does not apply to {', '.join(config.benchmarks)}: {why}. Leave it out")
 
 
 def refuse_cost_without_price(config: EvalConfig) -> None:
@@ -106,24 +118,59 @@ def variants(config: EvalConfig, wanted: Wanted) -> list[Variant]:
     if missing:
         every = [task.id for questions in wanted.sets for task in questions.tasks.split(config.split or questions.benchmark.split)]
         every += [each for suite, ask in wanted.suites for each in suite.ids(replace(ask, sample=()))]
-        raise unknown("sample", sorted(missing)[0], every if len(every) <= 20 else [])
+        raise unknown("sample", sorted(missing)[0], every, shown=20)
     return found
 
 
+def agent_of(config: EvalConfig, variant: Variant, context: int | None) -> AgentConfig:
+    """The agent of one evaluation, within the tokens that its engine takes (``context``; None: as many as are wanted)."""
+    tokens = min(config.agent.context_tokens, context or config.agent.context_tokens)
+    return config.agent.model_copy(update={"max_turns": variant.max_turns, "context_tokens": tokens})
+
+
+def conditions(config: EvalConfig, variant: Variant, *, judge: str, context: int | None, web: Web | None) -> Comparability:
+    """Under what one evaluation is measured."""
+    return Conditions(
+        questions=variant.questions.tasks.fingerprint,
+        judge=judge,
+        agent=agent_of(config, variant, context),
+        search=config.search,
+        temperature=config.temperature,
+        taken=[config.limit, list(config.sample)] if config.sample else config.limit,
+        web=identity(config.web, web) if config.web and web else "",
+        sample_seconds=config.limits.sample_seconds,
+    ).comparability()
+
+
 def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
-    """Per sample what would be reused, judged again or run, and why; then the sums. Loads no model and writes nothing."""
+    """Per sample what would be reused, judged again or run, and why; then the sums. Loads no model, asks no endpoint, records nothing.
+
+    Raises what the evaluation itself would: for a web or an engine that cannot be had, and where ``folder`` holds other conditions.
+    """
     known = recorded(folder)
+    web = open_web(config.web) if config.web else None
+    if not config.remote:
+        load("engines", config.engine)
     counts = dict.fromkeys(Fate, 0)
     for variant in variants(config, wanted):
         judge = for_benchmark(open_judge(config.judge, variant.questions.tasks.closed), variant.questions.benchmark.name).name
+        place = f"{folder.name}/{variant.name}"
+        context = _recorded_context(known.conditions(place)) if config.remote else config.generation.context
+        refuse_other_conditions(known, place, conditions(config, variant, judge=judge, context=context, web=web), folder)
         for epoch in range(config.epochs):
             for task in variant.tasks:
-                kept = known.sample(f"{folder.name}/{variant.name}", (task.id, epoch))
+                kept = known.sample(place, (task.id, epoch))
                 what, why = fate(kept, judge=judge, data=variant.questions.tasks.fingerprint)
                 counts[what] += 1
                 yield f"{what:<8} {variant.name}/{task.id}{f' epoch {epoch}' if config.epochs > 1 else ''}: {why}"
     for suite, ask in wanted.suites:
-        for place, what, why in suite.forecast(ask, folder):
+        for sample, what, why in suite.forecast(ask, folder):
             counts[what] += 1
-            yield f"{what:<8} {place}: {why}"
+            yield f"{what:<8} {sample}: {why}"
     yield "; ".join(f"{what} {count}" for what, count in counts.items())
+
+
+def _recorded_context(before: Comparability) -> int | None:
+    """An endpoint's, which it would have to be asked for: taken to be as it was."""
+    found: int | None = before.parts.get("limits", {}).get("agent", {}).get("context_tokens")
+    return found

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.base import Suite, SuiteAsk, SuiteRun
-from benchmarks.comparability import Conditions
+from benchmarks.base import SuiteAsk, SuiteRun
 from benchmarks.departures import caveat, departures, judged_by
 from benchmarks.evaluate import Evaluation, Part, evaluate_all
 from benchmarks.resume import resumed_budget
@@ -23,7 +22,7 @@ from harness.cli.assemble import (
     provenance,
 )
 from harness.cli.board import on_board
-from harness.cli.eval_plan import Variant, Wanted, variants
+from harness.cli.eval_plan import Variant, Wanted, agent_of, conditions, variants
 from harness.cli.progress import EvalProgress
 from harness.config import store, to_json
 from harness.engines.base import ChatEngine, Engine
@@ -35,7 +34,7 @@ from harness.events import Kind, Recorder, current_events
 from harness.models import model_directory
 from harness.tasks.published import OPEN_WEB
 from harness.trackers import tracking
-from harness.web import identity, open_web
+from harness.web import open_web
 from harness.web.base import Web
 from judges.attempts import OutageWatch, Sampler
 from judges.base import Judge, check_judge, close_judge
@@ -129,7 +128,7 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
         try:
             lines = await _evaluate(session, plan) if plan else []
             for suite, ask in wanted.suites:
-                lines += await suite.evaluate(_suite_run(session, suite, ask))
+                lines += await suite.evaluate(_suite_run(session, ask))
         except (HarnessError, OSError) as error:
             session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
             raise
@@ -171,35 +170,23 @@ def _departs(variant: Variant, judge: str, web: str | None) -> tuple[str, ...]:
 
 def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> Part:
     config, model, tasks = session.config, session.model, variant.questions.tasks
-    context = min(config.agent.context_tokens, model.context or config.agent.context_tokens)
-    agent = config.agent.model_copy(update={"max_turns": variant.max_turns, "context_tokens": context})
     sampler = Sampler(
         engine=model.engine,
         chat=model.chat,
         env=environments(tasks, config.search, session.web),
         judge=for_benchmark(session.judges[tasks.closed], variant.questions.benchmark.name),
-        agent=agent,
+        agent=agent_of(config, variant, model.context),
         log=session.log,
         gate=session.room,
         budget=session.budget,
         outages=config.outage,
         notice=notice,
     )
-    taken = [config.limit, list(config.sample)] if config.sample else config.limit
     evaluation = Evaluation(
         id=f"{session.place.folder.name}/{variant.name}",
         benchmark=variant.questions.benchmark.name,
         split=variant.split,
-        comparability=Conditions(
-            questions=tasks.fingerprint,
-            judge=sampler.judge.name,
-            agent=agent,
-            search=config.search,
-            temperature=config.temperature,
-            taken=taken,
-            web=identity(config.web, session.web) if config.web and session.web else "",
-            sample_seconds=config.limits.sample_seconds,
-        ).comparability(),
+        comparability=conditions(config, variant, judge=sampler.judge.name, context=model.context, web=session.web),
         scope=f"{variant.questions.benchmark.name}{variant.suffix}",
         data=tasks.fingerprint,
         epochs=config.epochs,
@@ -210,15 +197,13 @@ def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> 
     return Part(evaluation=evaluation, tasks=variant.tasks, sampler=sampler)
 
 
-def _suite_run(session: Session, suite: Suite, ask: SuiteAsk) -> SuiteRun:
+def _suite_run(session: Session, ask: SuiteAsk) -> SuiteRun:
     config, model = session.config, session.model
-    if isinstance(model.engine, ChatEngine) or model.chat is None:
-        raise UsageError(f"{suite.name} needs an engine of token ids, and {config.model} was opened as a chat endpoint")
     return SuiteRun(
         ask=ask,
         engine=model.engine,
         chat=model.chat,
-        context=model.context or config.generation.context,
+        context=model.context if ask.messages else model.context or config.generation.context,
         log=session.log,
         folder=session.place.folder,
         who=session.who,

@@ -18,9 +18,12 @@ _BEFORE = ("config.json.partial", "output.txt")  # of a run that died before its
 def begun(folder: Path, command: str) -> bool:
     """Whether ``command`` began something in ``folder`` before; false for a new or an empty one.
 
-    Raises ``UsageError`` where the folder holds what another command began, or files that are of no run.
+    Raises ``UsageError`` where the folder holds what another command began, or files that are of no run, and where it cannot be made.
     """
     if not folder.is_dir():
+        file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+        if file is not None:
+            raise UsageError(f"{file} is a file, so {folder} is no folder for a run. Choose a new or an empty folder with --out.")
         return False
     names = {path.name for path in folder.iterdir()}
     if not names & {"config.json", "events"}:

@@ -18,7 +18,7 @@ import click
 
 from harness.cli import bundle
 from harness.config import home
-from harness.errors import UsageError
+from harness.errors import UsageError, nearest
 from harness.wording import plural
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ class Asked:
     benchmark: str | None
     parts: bool
     correction: str
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The criteria that are given."""
+        given = {"model": self.model, "method": self.method, "run": self.run, "benchmark": self.benchmark}
+        return {kind: name for kind, name in given.items() if name is not None}
 
 
 def _asked(command: click.decorators.FC) -> click.decorators.FC:
@@ -89,12 +95,14 @@ def show(form: str, **options: Any) -> None:
     from leaderboard.report import print_board
     from leaderboard.store import Store
     from leaderboard.unfinished import lines, unfinished
+    from leaderboard.words import EMPTY
 
     asked = Asked(**options)
     if form == "json" and asked.correction != "holm":
         raise UsageError("--correction changes tests, and the rows of `show --format json` hold none; use `export --format json`")
     engine = _database()
     store = Store(engine)
+    empty = _what_is_missing(store, asked)
     if form == "json":
         rows = store.scores(model=asked.model, method=asked.method, run=asked.run, benchmark=asked.benchmark)
         click.echo(json.dumps([row for row in rows if asked.parts or not row["part"]], indent=2))
@@ -102,7 +110,7 @@ def show(form: str, **options: Any) -> None:
     board = _board(store, asked)
     if form == "table":
         left = lines(unfinished(engine), model=asked.model, method=asked.method, run=asked.run, benchmark=asked.benchmark)
-        print_board(board, left)
+        print_board(board, left, empty or EMPTY)
     else:
         click.echo(_rendered(board, form), nl=False)
 
@@ -122,7 +130,9 @@ def export(form: str, out: Path | None, **options: Any) -> None:
     """Write the board, a row a model and method: scores, intervals, deltas, tests and ranks, the same numbers in every format."""
     from leaderboard.store import Store
 
-    text = _rendered(_board(Store(_database()), Asked(**options)), form)
+    store, asked = Store(_database()), Asked(**options)
+    _what_is_missing(store, asked)
+    text = _rendered(_board(store, asked), form)
     if out is None:
         click.echo(text, nl=False)
         return
@@ -179,6 +189,20 @@ def _board(store: Store, asked: Asked) -> Board:
     board = build(chosen, unfolded, partial(column_cells, correction=asked.correction))
     keep = [e for e in board.entries if asked.method in (None, e.method) and (asked.run is None or asked.run in e.runs)]
     return narrowed(board, keep)
+
+
+def _what_is_missing(store: Store, asked: Asked) -> str:
+    """What to say where no row has all the names that are asked for; empty where there are no rows at all, or no name is asked for.
+
+    Raises ``UsageError`` for a name that no row has.
+    """
+    rows = store.names() if asked.names else []
+    for kind, name in asked.names.items():
+        known = {row[kind] for row in rows}
+        if known and name not in known:
+            raise UsageError(f"no evaluation has the {kind} {name!r}.{nearest(name, known)} `harness leaderboard show` lists all.")
+    words = ", ".join(f"{kind} {name!r}" for kind, name in asked.names.items())
+    return f"No finished evaluation has {words}. `harness leaderboard show` lists all." if rows else ""
 
 
 def _rendered(board: Board, form: str) -> str:

@@ -44,10 +44,10 @@ class EndpointConfig(Section):
     """What the endpoint calls the limit of a reply's tokens."""
     tokenizer: str | None = operational(None)
     """Where the model's tokenizer is (a name of the model table, a directory, a hub id). With it the server is asked for token ids by
-    /completions, as vLLM's server answers them: lm-eval's benchmarks need that (null: messages by /chat/completions)."""
+    /completions, as vLLM's server answers them: what of lm-eval scores given texts needs that (null: messages by /chat/completions)."""
     price_prompt: float | None = operational(None, ge=0)
     """Price of a million prompt tokens, in any currency (null: costs nothing; costs are counted where either price is set). Every request
-    pays for its whole prompt. lm-eval's requests are not priced."""
+    pays for its whole prompt. lm-eval's requests by token ids are not priced."""
     price_generated: float | None = operational(None, ge=0)
     """Price of a million generated tokens."""
 

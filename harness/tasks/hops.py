@@ -45,18 +45,18 @@ def numbered(contents: Sequence[tuple[str, str]]) -> list[Page]:
     return [Page(url=f"page://{place}", title=title, text=text) for place, (title, text) in enumerate(dict.fromkeys(contents))]
 
 
-def task_set(name: str, tasks: Sequence[Task], pages: Sequence[Page]) -> TaskSet:
-    """The closed-answer set of ``tasks`` over one corpus of ``pages``."""
-    seen: set[str] = set()
-    for task in tasks:
+def task_set(name: str, tasks: Sequence[tuple[Row, Task]], pages: Sequence[Page]) -> TaskSet:
+    """The closed-answer set of ``tasks``, each with the row that it comes from, over one corpus of ``pages``."""
+    seen: dict[str, Row] = {}
+    for row, task in tasks:
         if task.id in seen:
-            raise DataError(f"{name}: the question id {task.id!r} appears twice, expected each id once.")
-        seen.add(task.id)
-    web = CorpusWeb(pages)
+            raise row.error(f"the question id {task.id!r} stands in row {seen[task.id].number} already, expected each id once")
+        seen[task.id] = row
+    asked, web = [task for _, task in tasks], CorpusWeb(pages)
     return TaskSet(
         name=name,
-        tasks=by_split(tasks, SPLITS),
+        tasks=by_split(asked, SPLITS),
         webs={name: lambda: web},
-        fingerprint=fingerprint_of(tasks, web.fingerprint),
+        fingerprint=fingerprint_of(asked, web.fingerprint),
         closed=True,
     )

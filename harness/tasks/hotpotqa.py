@@ -34,7 +34,7 @@ class HotpotQA:
         by_title: dict[str, Page] = {}
         for page in pages:
             by_title.setdefault(page.title, page)
-        return task_set(self.name, [_task(self.name, row, by_title) for row in rows], pages)
+        return task_set(self.name, [(row, _task(self.name, row, by_title)) for row in rows], pages)
 
 
 HOTPOTQA = HotpotQA()

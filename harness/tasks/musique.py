@@ -33,7 +33,7 @@ class MuSiQue:
         if pages is None:
             pages = numbered([paragraph for row in rows for paragraph in paragraphs[row.number]])
         urls = {(page.title, page.text): page.url for page in reversed(pages)}  # reversed: of equal passages the first wins
-        return task_set(self.name, [_task(self.name, row, paragraphs[row.number], urls) for row in rows], pages)
+        return task_set(self.name, [(row, _task(self.name, row, paragraphs[row.number], urls)) for row in rows], pages)
 
 
 MUSIQUE = MuSiQue()

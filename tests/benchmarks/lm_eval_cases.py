@@ -18,7 +18,7 @@ from benchmarks.lm_eval.config import LMEvalConfig
 from benchmarks.lm_eval.suite import Packaged
 from harness.budget import Budget, Limits
 from harness.chat import Chat
-from harness.engines.base import Engine, Request
+from harness.engines.base import ChatEngine, Engine, Request
 from harness.errors import EngineError
 from harness.events import Event, Kind, Recorder, current_events
 from harness.types import Span
@@ -72,7 +72,7 @@ def write_ifeval(folder: Path) -> Path:
 def shrunk(suite: LMEvalSuite, expected: int, split: str | None = None) -> LMEvalSuite:
     """The suite for data sets of another size than the published one; ``split``: this part alone."""
     parts = [
-        Packaged(part=p.part, definition={**p.definition, "expected": expected}, answer_tokens=p.answer_tokens)
+        Packaged(part=p.part, definition={**p.definition, "expected": expected, "instructions": None}, answer_tokens=p.answer_tokens)
         for p in suite.parts
         if split in (None, p.part.split)
     ]
@@ -118,7 +118,7 @@ def quiet(title: str, total: int) -> Iterator[Progress]:
 
 def evaluated(
     suite: LMEvalSuite,
-    engine: Engine,
+    engine: Engine | ChatEngine,
     folder: Path,
     data: Path | None,
     *,
@@ -137,7 +137,7 @@ def evaluated(
                 SuiteRun(
                     ask=SuiteAsk(settings=LMEvalConfig(**settings), data=data, limit=limit, sample=sample),
                     engine=engine,
-                    chat=chat or tiny_chat(),
+                    chat=None if isinstance(engine, ChatEngine) else chat or tiny_chat(),
                     context=4096,
                     log=log,
                     folder=folder,

@@ -16,8 +16,6 @@ from benchmarks.lm_eval import GPQA, LMEvalSuite, named_task
 from benchmarks.lm_eval.config import LMEvalConfig
 from benchmarks.resume import Fate
 from harness.budget import Limits
-from harness.cli.eval import EvalConfig
-from harness.cli.eval_plan import refuse_for_suite
 from harness.engines.base import Request
 from harness.errors import OutageError, UsageError
 from harness.events import Kind
@@ -256,7 +254,7 @@ def refuse(*options: str, benchmarks: str = "ifeval") -> str:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--turns", "2,4"), "--turns does not apply to ifeval: each of its samples is one answer"),
+        (("--turns", "2,4"), "--turns does not apply to ifeval: each sample is one answer"),
         (("--epochs", "3"), "--epochs does not apply to ifeval: lm-eval's task says how often"),
         (("--set", "temperature=0.6"), "temperature does not apply to ifeval"),
         (("--set", "limits.cost=1"), "limits.cost does not apply to ifeval"),
@@ -266,13 +264,6 @@ def refuse(*options: str, benchmarks: str = "ifeval") -> str:
 )
 def test_an_option_that_a_suite_would_ignore_is_refused_in_words(options: tuple[str, ...], words: str) -> None:
     assert words in refuse(*options)
-
-
-def test_a_judge_beside_a_suite_is_for_the_question_sets() -> None:
-    config = EvalConfig(judge="gaia", web="live")
-    refuse_for_suite("ifeval", config, alone=False)
-    with pytest.raises(UsageError, match="--judge does not apply"):
-        refuse_for_suite("ifeval", config, alone=True)
 
 
 def test_the_command_forecasts_and_samples_a_suite_beside_a_question_set(tmp_path: Path, own_task: Path) -> None:

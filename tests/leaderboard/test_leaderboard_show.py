@@ -10,6 +10,7 @@ from leaderboard_logs import Recipe, build
 from scipy import stats as reference
 
 from harness.cli.leaderboard import leaderboard
+from harness.errors import UsageError
 from leaderboard.report import print_board
 from leaderboard.standings import Measurement
 from leaderboard.standings import build as build_standings
@@ -56,10 +57,42 @@ def test_filters_narrow_the_rows(board_home: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "near"),
+    [
+        ("model", "tyni", "tiny"),
+        ("benchmark", "minweb", "miniweb"),
+        ("method", "zero-lr", "zero-rl"),
+        ("run", "tiny-base-s9", "tiny-base-s"),
+    ],
+)
+@pytest.mark.parametrize("command", [["show"], ["show", "--format", "json"], ["export", "--format", "csv"]], ids=" ".join)
+def test_a_name_that_no_row_has_gets_the_nearest_one(board_home: Path, command: list[str], kind: str, name: str, near: str) -> None:
+    with pytest.raises(UsageError, match=f"no evaluation has the {kind} '{name}'. Did you mean '{near}"):
+        harness(board_home, *command, f"--{kind}", name)
+
+
+def test_names_that_no_row_has_together_are_said_and_an_empty_board_says_how_to_fill_it(board_home: Path, tmp_path: Path) -> None:
+    output = harness(board_home, "show", "--model", "tiny", "--run", "smollm2-135m-base-s0").output
+    assert "No finished evaluation has model 'tiny', run 'smollm2-135m-base-s0'." in output and "make demo" not in output
+    assert "make demo" in harness(tmp_path, "show", "--model", "tiny").output
+
+
 def test_the_table_groups_by_model_and_signs_the_delta(board_home: Path) -> None:
     output = harness(board_home, "show").output
     assert output.index("smollm2-135m") < output.index("tiny")
     assert "+45.7 p < 0.001" in output and "not distinguishable" in output and "3 seeds" in output
+
+
+def test_the_smallest_delta_that_would_be_found_is_explained_where_it_stands_and_nowhere_else(
+    board_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "the smallest delta that these questions find four times in five"
+    output = " ".join(harness(board_home, "show").output.split())
+    assert "finds \N{GREATER-THAN OR EQUAL TO} 12.3: " + said in output and output.count("finds \N{GREATER-THAN OR EQUAL TO}") > 1
+    print_board(build_standings([measured("base", [0.0, 1.0])]))
+    alone = " ".join(capsys.readouterr().out.split())
+    assert "95% interval in brackets" in alone and said not in alone
 
 
 def test_columns_that_do_not_fit_the_terminal_follow_below(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
