@@ -42,7 +42,7 @@ def alternatives(answer: str) -> list[str]:
         "",
         answer.strip(" .。"),
     )
-    parts = [part for part in re.split(rf"\s*,?\s*{_OR}\s*(?:maybe|perhaps|是)?\s*|\s*[,;、，；]\s*", text) if part]
+    parts = [part for part in re.split(rf"\s*,?\s*{_OR}\s*(?:maybe|perhaps|是)?\s*|\s*(?:[;、，；]|{_COMMA})\s*", text) if part]
     figures = all(part[0].isdigit() for part in parts)
     if not figures and not re.search(_OR, text):
         return []
@@ -66,6 +66,7 @@ def _any_of(*forms: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{form})" for form in forms))
 
 
+_COMMA = r",(?!(?<=\d,)\d{3}(?!\d))"  # 1,250 is one number
 _OR = r"(?:\bor\b|或者?|还是|要么)"
 _CONTENT_FREE = _any_of(
     r"(?:the )?(?:final |correct |short |true )?answer(?: is)?",

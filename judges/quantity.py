@@ -72,7 +72,8 @@ def same_quantity(question: str, gold: Quantity, answer: Quantity) -> bool | Non
         return True if counted else None  # a song called One is not 1
     if gold.is_bare != answer.is_bare and gold.value in (answer.value * 100, answer.value / 100):
         return None  # 0.5 beside 50%
-    return None if _could_be_rounded(gold, answer) or _MULTIPLIERS.search(question) else False
+    unsure = _could_be_rounded(gold, answer) or _in_thousands(gold, gold.value, answer, answer.value) or _MULTIPLIERS.search(question)
+    return None if unsure else False
 
 
 def _other_units(gold: Quantity, unit: Unit, answer: Quantity, other: Unit) -> bool | None:
@@ -82,6 +83,8 @@ def _other_units(gold: Quantity, unit: Unit, answer: Quantity, other: Unit) -> b
     left, right = gold.value * unit.factor, answer.value * other.factor
     if left == right:
         return True
+    if _in_thousands(gold, left, answer, right):
+        return None
     return None if left and abs(right / left - 1) < Fraction(1, 20) else False  # 5 miles and 8 km: a rounded conversion
 
 
@@ -103,6 +106,13 @@ def _could_be_rounded(gold: Quantity, answer: Quantity) -> bool:
     if not gold.value or not answer.value:
         return False
     return abs(gold.value - answer.value) <= Fraction(1, 50) * max(abs(gold.value), abs(answer.value))
+
+
+def _in_thousands(gold: Quantity, left: Fraction, answer: Quantity, right: Fraction) -> bool:
+    """Whether the two are the same once the point of one of them marks thousands, as in much of Europe: ``1.000`` beside 1,000."""
+    return (left * 1000 == right and _POINTED.fullmatch(gold.figures) is not None) or (
+        right * 1000 == left and _POINTED.fullmatch(answer.figures) is not None
+    )
 
 
 def _is_code(figures: str) -> bool:
@@ -185,6 +195,7 @@ _FIGURES = re.compile(
     r"(?:(?P<whole>\d+)\s+(?=\d+/\d))?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d+(?:\.\d+)?|\.\d+)(?![\d:]|[.,]\d|-\d)"
     r"(?:\s*[x×*]\s*10\s*\^\s*(?P<power>-?\d{1,2})(?!\d)|/(?P<over>\d+)(?![\d/]))?"
 )
+_POINTED = re.compile(r"[1-9]\d{0,2}\.\d{3}")
 _SIZES = {
     **dict(zip(("thousand", "million", "billion", "trillion"), (10**3, 10**6, 10**9, 10**12), strict=True)),
     **dict(zip(("bn", "百", "千", "万", "百万", "千万"), (10**9, 100, 10**3, 10**4, 10**6, 10**7), strict=True)),
