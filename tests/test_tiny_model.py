@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
-from harness.errors import DataError
-from harness.tiny import manifest, model_dir
+from harness.chat import Chat
+from harness.cli import tiny as commands
+from harness.errors import DataError, HarnessError
+from harness.tiny import manifest, model_dir, pretrain
 from harness.tiny.behaviour import BOUNDS, unacceptable
+from harness.tiny.pretrain import DRILLS, Recipe, Stage, drill, text_row
+from harness.tiny.world import make_world
 from harness.types import Action
 from trainers.guidance.inject import plan_text
 
@@ -53,6 +61,60 @@ def test_the_model_has_at_most_five_million_parameters() -> None:
 
     with safe_open(model_dir() / "model.safetensors", "numpy") as stored:  # type: ignore[no-untyped-call]
         assert sum(stored.get_tensor(name).size for name in stored.keys()) <= 5_000_000  # noqa: SIM118
+
+
+def test_a_text_watches_a_name_that_its_newest_page_or_its_last_role_tells() -> None:
+    rng, chat, world = random.Random(1), Chat.load(model_dir()), make_world("pretrain-0")
+    drills, talks = (Stage(steps=1, batch=1, learning_rate=1.0, drills=share, pages=4) for share in (1.0, 0.0))
+    seen = set[str]()
+    for _ in range(100):
+        for row in (text_row(rng, world, chat, plan_text, stage, skill=0.5) for stage in (drills, talks)):
+            seen.add(row.kind)
+            said, name = chat.decode(row.ids[: row.watched]), chat.decode(row.ids[row.watched : row.watched + 1])
+            if row.kind == "copy":
+                assert row.ids.index(row.ids[row.watched]) < row.watched
+                continue
+            newest = max(world.links, key=lambda person: max(said.rfind(f"\n{person}\n"), said.rfind(f"[{person}](")))
+            asked = max(world.links[newest], key=said.rfind)
+            if row.kind == "asked":  # the last hop is named first
+                asked = re.findall(r"Who is the (\w+)", said)[-1]
+            assert row.mask[row.watched] and world.links[newest][asked] == name, (row.kind, said)
+    assert seen == {*DRILLS, "one-hop", "plan", "walk"}
+
+
+def test_counting_does_not_tell_what_a_drill_asks_for_last() -> None:
+    """With every role asked for twice, the name that was said once so far was the last answer, and no page was ever read."""
+    rng, chat, world = random.Random(2), Chat.load(model_dir()), make_world("pretrain-0")
+    rows = [row for row in (drill(rng, world, chat, pages=1) for _ in range(400)) if row.kind == "lines"]
+    told = 0
+    for row in rows:
+        names = [token for token, learned in zip(row.ids, row.mask, strict=True) if learned]
+        odd = [name for name in set(names) if names[:-1].count(name) % 2]
+        told += odd == [names[-1]]
+    assert len(rows) > 60 and told < 0.5 * len(rows)
+
+
+def test_a_rebuilt_model_replaces_the_one_that_is_there_only_if_it_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = tuple(replace(stage, steps=2, batch=2) for stage in Recipe().stages)
+    monkeypatch.setattr(pretrain, "Recipe", lambda: Recipe(stages=stages, worlds=2))
+    accepted = {name: low for name, (low, _) in BOUNDS.items()}
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir(), folder)
+
+    def rebuilt(measured: dict[str, float]) -> Result:
+        async def measure(made: Path) -> dict[str, float]:
+            assert (made / "model.safetensors").exists()
+            return measured
+
+        monkeypatch.setattr(commands, "_measure", measure)
+        return CliRunner().invoke(commands.rebuild, ["--out", str(folder)])
+
+    before = manifest.files(folder)
+    refused = rebuilt({**accepted, "one_hop": 0.2})
+    assert isinstance(refused.exception, HarnessError) and "one_hop is 0.200, accepted are 0.90 to 1.00" in str(refused.exception)
+    assert manifest.files(folder) == before
+    assert rebuilt(accepted).exit_code == 0 and manifest.files(folder)["model.safetensors"] != before["model.safetensors"]
+    manifest.check(folder, plan_text)
 
 
 @pytest.mark.slow

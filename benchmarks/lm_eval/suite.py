@@ -77,7 +77,12 @@ class LMEvalSuite:
         scored = [part.split for part, task, _ in tasks if task.OUTPUT_TYPE != "generate_until"]
         others = [part.split for part, _, _ in tasks if part.split not in scored]
         if scored:
-            without = "".join(f", or run {each} alone: --split {each}" for each in others)
+            parts = ",".join(f"{self.name}/{each}" for each in others)
+            without = (
+                f", or name the rest alone: --benchmarks {parts}" + (f" (--split {others[0]})" if len(others) == 1 else "")
+                if others
+                else ""
+            )
             raise UsageError(
                 f"{self.name}: {', '.join(scored)} {'needs' if len(scored) == 1 else 'need'} log-likelihoods, which /chat/completions "
                 f"does not give; {remedy} (the server then needs /completions with echo and logprobs, as vLLM's has){without}"

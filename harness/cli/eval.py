@@ -35,7 +35,7 @@ class EvalConfig(Section):
     model_name: str | None = identity(None)
     """For an endpoint, the model's id there (null: the one that /models lists)."""
     benchmarks: tuple[str, ...] = identity(("miniweb",))
-    """Which question sets, in this order."""
+    """Which, in this order; NAME/SPLIT (gpqa/diamond) has a split of its own, whatever ``split`` says."""
     split: str | None = identity(None)
     """Which split (null: the benchmark's held-out one)."""
     limit: int | None = identity(None, ge=1)
@@ -79,11 +79,16 @@ FLAGS = ("model", "model_name", "limit", "split", "epochs", "seed", "engine", "j
 @click.command(short_help="Evaluate a model on benchmarks, without guidance.")
 @click.option("--model", required=True, help="Name in the model table, a local directory, a hub id, or the URL of an endpoint.")
 @click.option("--model-name", metavar="ID", help="The model's id at the endpoint.  [default: the one that /models lists]")
-@click.option("--benchmarks", required=True, metavar="A,B", help="Benchmarks, separated by commas (harness list benchmarks).")
+@click.option(
+    "--benchmarks",
+    required=True,
+    metavar="A,B",
+    help="Benchmarks (harness list benchmarks), separated by commas; NAME/SPLIT for a split of its own, e.g. gpqa/diamond.",
+)
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a question set's files lie; may be repeated.")
 @click.option("--limit", type=int, help="Only the first so many tasks of each benchmark.")
 @click.option("--sample", multiple=True, metavar="ID", help="Only the task of this id; may be repeated.")
-@click.option("--split", help="Another split than the held-out one.")
+@click.option("--split", help="Another split than the held-out one, for all benchmarks that are named without theirs.")
 @click.option("--epochs", type=int, metavar="K", help="Attempt each task so many times: avg@k, pass@k, pass^k.")
 @click.option("--turns", metavar="N[,N...]", help="Turn limits, each an evaluation of its own; 2,4,8,16,32 is the paper's Table 3.")
 @click.option("--seed", type=int, help="Seed of sampling.")
@@ -119,8 +124,8 @@ def evaluate(**options: Any) -> None:
 
         directory = model_directory(config.model)[1]
     place = Place(folder=folder, directory=directory, origin=trained_by(directory) if directory else {})
-    for line in asyncio.run(run_evaluation(config, place, wanted)):
-        click.echo(line)
+    asyncio.run(run_evaluation(config, place, wanted, click.echo))
+    click.echo(f"Run: {folder}")
 
 
 def resolve(options: Mapping[str, Any]) -> EvalConfig:
@@ -198,4 +203,4 @@ def _stem(config: EvalConfig) -> str:
     from urllib.parse import urlsplit
 
     name = (config.model_name or urlsplit(config.model).hostname or "") if config.remote else config.model
-    return f"{Path(name).name}-{'-'.join(config.benchmarks)}"
+    return f"{Path(name).name}-{'-'.join(config.benchmarks)}".replace("/", "-")

@@ -11,7 +11,7 @@ from benchmarks.base import Benchmark, Suite, SuiteAsk
 from benchmarks.comparability import Comparability, Conditions
 from benchmarks.evaluate import refuse_other_conditions
 from benchmarks.resume import Fate, fate, recorded
-from harness.cli.assemble import QuestionSet, open_benchmark, open_judge, parse_data, question_set
+from harness.cli.assemble import LM_EVAL, QuestionSet, open_benchmark, open_judge, parse_data, question_set
 from harness.episode import AgentConfig
 from harness.errors import UsageError, unknown
 from harness.registry import load
@@ -50,20 +50,51 @@ class Wanted:
 def find_benchmarks(config: EvalConfig, data: Sequence[str]) -> Wanted:
     """The benchmarks with their data; whatever is wrong with one is said here, before a model is loaded."""
     paths = parse_data(data)
-    found = {name: open_benchmark(name) for name in config.benchmarks}
-    suites = {name: (each, _ask(config, paths.get(name))) for name, each in found.items() if not isinstance(each, Benchmark)}
+    found = [(name, split, open_benchmark(name)) for name, split in named(config.benchmarks)]
+    suites = tuple((each, _ask(config, split, paths.get(name))) for name, split, each in found if not isinstance(each, Benchmark))
     if len(suites) == len(found):
         refuse_for_suites(config)
-    for suite, ask in suites.values():
-        suite.check(ask)
     refuse_cost_without_price(config)
-    sets = tuple(question_set(name, paths) for name in found if name not in suites)
-    return Wanted(sets=sets, suites=tuple(suites.values()))
+    sets = tuple(_under(question_set(name, paths), split or config.split) for name, split, each in found if isinstance(each, Benchmark))
+    for suite, ask in suites:
+        suite.check(ask)
+    return Wanted(sets=sets, suites=suites)
 
 
-def _ask(config: EvalConfig, data: Path | None) -> SuiteAsk:
+def named(benchmarks: Sequence[str]) -> list[tuple[str, str | None]]:
+    """(name, split or None) of each ``NAME`` or ``NAME/SPLIT``. Raises ``UsageError`` where a name stands both ways.
+
+    >>> named(["ifeval", "gpqa/diamond"])
+    [('ifeval', None), ('gpqa', 'diamond')]
+    """
+    found: list[tuple[str, str | None]] = []
+    for each in benchmarks:
+        name, slash, split = (each, "", "") if each.startswith(LM_EVAL) else each.partition("/")
+        if slash and not split:
+            raise UsageError(f"--benchmarks {each!r}: expected NAME or NAME/SPLIT, e.g. gpqa/diamond")
+        found.append((name, split or None))
+    whole = {name for name, split in found if split is None}
+    if both := sorted(name for name, split in found if split is not None and name in whole):
+        raise UsageError(f"--benchmarks names {both[0]} whole and by a split; name the splits alone, e.g. gpqa/diamond,gpqa/main")
+    return found
+
+
+def _under(questions: QuestionSet, split: str | None) -> QuestionSet:
+    """The question set with ``split`` as the one that is evaluated, where one is named."""
+    if split is None:
+        return questions
+    questions.tasks.split(split)  # raises for one that is not there
+    return replace(questions, benchmark=replace(questions.benchmark, split=split))
+
+
+def _ask(config: EvalConfig, split: str | None, data: Path | None) -> SuiteAsk:
     return SuiteAsk(
-        settings=config.lm_eval, data=data, split=config.split, limit=config.limit, sample=config.sample, messages=_by_messages(config)
+        settings=config.lm_eval,
+        data=data,
+        split=split or config.split,
+        limit=config.limit,
+        sample=config.sample,
+        messages=_by_messages(config),
     )
 
 
@@ -104,7 +135,7 @@ def variants(config: EvalConfig, wanted: Wanted) -> list[Variant]:
     """The plan: every benchmark under every turn limit; of benchmarks without one of the wanted samples nothing."""
     found = []
     for questions in wanted.sets:
-        split = config.split or questions.benchmark.split
+        split = questions.benchmark.split
         tasks = questions.tasks.split(split)[: config.limit]
         if config.sample:
             tasks = tuple(task for task in tasks if task.id in config.sample)
@@ -116,7 +147,7 @@ def variants(config: EvalConfig, wanted: Wanted) -> list[Variant]:
     if missing := set(config.sample) - {task.id for variant in found for task in variant.tasks}:
         missing -= {each for suite, ask in wanted.suites for each in suite.ids(ask)}
     if missing:
-        every = [task.id for questions in wanted.sets for task in questions.tasks.split(config.split or questions.benchmark.split)]
+        every = [task.id for questions in wanted.sets for task in questions.tasks.split(questions.benchmark.split)]
         every += [each for suite, ask in wanted.suites for each in suite.ids(replace(ask, sample=()))]
         raise unknown("sample", sorted(missing)[0], every, shown=20)
     return found

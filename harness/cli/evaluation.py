@@ -80,8 +80,11 @@ class Session:
     watch: OutageWatch
 
 
-async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> list[str]:
-    """Build the parts, run on the board; returns the closing words. The log says how the evaluation ended, also when it fails."""
+async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted, say: Callable[[str], None]) -> None:
+    """Build the parts, run on the board. The log says how the evaluation ended, also when it fails.
+
+    ``say`` takes closing words as soon as there are any: those of the question sets, which run as one, then those of each suite.
+    """
     plan = variants(config, wanted)
     web = open_web(config.web) if config.web else None
     async with AsyncExitStack() as stack:
@@ -108,11 +111,10 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted) -> li
             budget=resumed_budget(place.folder, config.limits),
             watch=OutageWatch(config=config.outage),
         )
-        lines = await _recorded(session, plan, wanted)
-    return [*lines, f"Run: {place.folder}"]
+        await _recorded(session, plan, wanted, say)
 
 
-async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -> list[str]:
+async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted, say: Callable[[str], None]) -> None:
     """Run everything between the events that open and close a run."""
     started = {
         "phase": "started",
@@ -126,14 +128,15 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted) -
     session.log.record(Kind.RUN, {**started, "provenance": provenance()})
     with on_board(session.place.folder):
         try:
-            lines = await _evaluate(session, plan) if plan else []
+            for line in await _evaluate(session, plan) if plan else ():
+                say(line)
             for suite, ask in wanted.suites:
-                lines += await suite.evaluate(_suite_run(session, ask))
+                for line in await suite.evaluate(_suite_run(session, ask)):
+                    say(line)
         except (HarnessError, OSError) as error:
             session.log.record(Kind.RUN, {**started, "phase": "failed", "provenance": {}, "error": str(error)})
             raise
         session.log.record(Kind.RUN, {**started, "phase": "finished", "provenance": {}})
-    return lines
 
 
 async def _evaluate(session: Session, plan: Sequence[Variant]) -> list[str]:

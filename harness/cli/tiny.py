@@ -33,31 +33,23 @@ def check(behaviour: bool) -> None:
 
 @tiny.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write it (default: into the package).")
-@click.option("--from-nothing", is_flag=True, help="Begin with random weights and a new tokenizer, not with the shipped ones.")
 @click.option("--threads", type=int, default=None, help="CPU threads (default: PyTorch's choice).")
-def rebuild(out: Path | None, from_nothing: bool, threads: int | None) -> None:
-    """Train the model on its texts as they are now (some minutes), and accept it by its behaviour."""
+def rebuild(out: Path | None, threads: int | None) -> None:
+    """Make the model from nothing (a quarter of an hour on one core), and accept it by its behaviour."""
     import torch
-    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
     from harness import tiny as package
     from harness.chat import Chat
-    from harness.tiny import manifest, model_dir
-    from harness.tiny.pretrain import AGAIN, Recipe, conversations_as_text, make_model, pretrain
+    from harness.tiny import manifest
+    from harness.tiny.pretrain import Recipe, conversations_as_text, make_model, pretrain
     from harness.tiny.tokenizer import train_tokenizer
     from trainers.guidance.inject import plan_text
 
     if threads:
         torch.set_num_threads(threads)
-    if from_nothing:
-        recipe = Recipe()
-        tokenizer = train_tokenizer(conversations_as_text(random.Random(0), 3000, plan_text), recipe.vocabulary)
-        model = make_model(recipe, Chat(tokenizer), len(tokenizer))
-    else:
-        recipe = AGAIN
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(model_dir())
-        tokenizer.chat_template = (Path(package.__file__).parent / "chat_template.jinja").read_text(encoding="utf-8")
-        model = Qwen3ForCausalLM.from_pretrained(model_dir(), dtype=torch.float32)
+    recipe = Recipe()
+    tokenizer = train_tokenizer(conversations_as_text(random.Random(0), 3000, plan_text), recipe.vocabulary)
+    model = make_model(recipe, Chat(tokenizer), len(tokenizer))
     pretrain(model, recipe, Chat(tokenizer), plan_text, _report)
     folder = out or Path(package.__file__).parent / "model"
     with tempfile.TemporaryDirectory() as made:  # a model that is not accepted must not replace the one that is there

@@ -183,3 +183,66 @@ def test_a_copy_without_all_instructions_is_refused_before_anything_runs(
     assert run_command(cli, ["eval", "--model", stub.url, "--benchmarks", "miniweb,ifeval", *data]) == 1
     assert "got 832 instructions, expected 834" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_benchmark_may_be_named_with_a_split_of_its_own(stub: StubEndpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_gpqa(tmp_path, "diamond", 198)  # and neither of the other two
+    command = ["eval", "--model", stub.url, "--data", f"gpqa={tmp_path}", "--limit", "1", "--out", str(tmp_path / "run"), "--benchmarks"]
+    assert run_command(cli, [*command, "miniweb,gpqa/diamond"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said if "/" in line.partition(":")[0]] == ["miniweb/test", "gpqa/diamond"]
+    assert said[-1] == f"Run: {tmp_path / 'run'}"
+    other = [*command[:-3], "--out", str(tmp_path / "other"), "--benchmarks"]
+    assert run_command(cli, [*other, "miniweb/train,gpqa/diamond", "--split", "test"]) == 0, "a split of its own comes first"
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said if "/" in line.partition(":")[0]] == ["miniweb/train", "gpqa/diamond"]
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "words"),
+    [
+        ("miniweb/nowhere", "unknown split of miniweb 'nowhere'"),
+        ("gpqa/nowhere", "unknown part of gpqa 'nowhere'"),
+        ("gpqa,gpqa/diamond", "--benchmarks names gpqa whole and by a split"),
+        ("gpqa/", "--benchmarks 'gpqa/': expected NAME or NAME/SPLIT"),
+    ],
+)
+def test_a_split_that_is_none_is_refused_in_words(benchmarks: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(cli, ["eval", "--model", "tiny", "--benchmarks", benchmarks]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_without_a_folder_is_named_after_a_split_too(stub: StubEndpoint, harness_home: Path, tmp_path: Path) -> None:
+    assert run_command(cli, ["eval", "--model", stub.url, "--benchmarks", "miniweb/test", "--limit", "1"]) == 0
+    (folder,) = (harness_home / "runs").iterdir()
+    assert "-miniweb-test-" in folder.name and (folder / "config.json").is_file()
+
+
+def test_data_that_cannot_be_had_is_said_before_anything_runs(
+    stub: StubEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.lm_eval import tasks
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(tasks.datasets, "load_dataset", offline)
+    assert run_command(cli, ["eval", "--model", stub.url, "--benchmarks", "miniweb,gpqa", "--out", str(tmp_path / "run")]) == 1
+    assert "GPQA is gated" in capsys.readouterr().err
+    assert stub.stats().get("requests", 0) == 0 and not (tmp_path / "run").exists()
+
+
+def test_the_closing_line_of_the_question_sets_is_said_before_a_suite_begins(
+    stub: StubEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.lm_eval import LMEvalSuite
+    from harness.errors import HarnessError
+
+    async def broken(self: object, run: object) -> list[str]:
+        raise HarnessError("the suite ended here")
+
+    monkeypatch.setattr(LMEvalSuite, "evaluate", broken)
+    data = ["--data", f"ifeval={write_whole_ifeval(tmp_path)}", "--limit", "1", "--out", str(tmp_path / "run")]
+    assert run_command(cli, ["eval", "--model", stub.url, "--benchmarks", "miniweb,ifeval", *data]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("miniweb/test: ") and "the suite ended here" in said.err
