@@ -29,6 +29,7 @@ from harness.types import Score, ScoreStatus, Status
 from harness.wording import plural
 from judges.attempts import Log, OutageConfig, OutageWatch, judged_patiently, lost_to_outage
 from judges.base import Judge, score_answer
+from judges.llm import for_benchmark
 
 IN_FLIGHT = 32
 WRITER = "regrade"
@@ -73,7 +74,8 @@ async def regrade(
     outages: OutageConfig | None = None,
     notice: Callable[[str], None] = lambda words: None,
 ) -> list[Regraded]:
-    """Judge every evaluated attempt of a run with ``judge``; ``notice`` is told when it is down and will be asked again.
+    """Judge every evaluated attempt of a run with ``judge``, as that is used on its benchmark; ``notice`` is told when it is down and will
+    be asked again.
 
     Raises ``HarnessError`` if no evaluation of the run was finished or the judge refuses to serve, ``OutageError`` where it went down and
     stayed down for longer than ``outages`` allows; the log is then as it was.
@@ -86,7 +88,9 @@ async def regrade(
         )
     if record.own_rules:
         notice(f"left as they are, for no judge replaces lm-eval's own rules: {', '.join(record.own_rules)}")
-    todo = [a for a in record.attempts.values() if record.judged_by(a["attempt_id"], judge.name) is None]
+    judges = {name: for_benchmark(judge, str(said["benchmark"])) for name, said in record.finished.items()}
+    used = {key: judges[attempt["evaluation_id"]] for key, attempt in record.attempts.items()}
+    todo = [attempt for key, attempt in record.attempts.items() if record.judged_by(key, used[key].name) is None]
     config = outages or OutageConfig(retries=0)
     watch = OutageWatch(config=config, saved="The run keeps the scores that it had, and the judge's cache the verdicts until now")
     scores: dict[str, Score] = {}
@@ -96,7 +100,7 @@ async def regrade(
         for attempt in left:  # one iterator for all workers
             question, gold = question_and_gold(attempt)
             status, answer, detail = Status(attempt["status"]), attempt["answer"], attempt["detail"]
-            ask = partial(score_answer, judge, status, question, gold, answer, detail)
+            ask = partial(score_answer, used[attempt["attempt_id"]], status, question, gold, answer, detail)
             score = scores[attempt["attempt_id"]] = await judged_patiently(ask, config, notice)
             watch.saw(lost_to_outage(Status.ANSWERED, score))  # what the agent lost long ago is no outage of now
             progress(len(scores), len(todo))
@@ -110,9 +114,9 @@ async def regrade(
     watch.check()
     _refuse_dead_judge(scores.values())
     for attempt_id, score in scores.items():
-        log.record(Kind.JUDGEMENT, judgement_record(attempt_id, judge.name, score))
+        log.record(Kind.JUDGEMENT, judgement_record(attempt_id, used[attempt_id].name, score))
     values = {attempt_id: score.value for attempt_id, score in scores.items()}
-    return [_close(record, evaluation, judge.name, values, log) for evaluation in record.finished.values()]
+    return [_close(record, said, judges[name].name, values, log) for name, said in record.finished.items()]
 
 
 def _refuse_dead_judge(scores: Collection[Score]) -> None:

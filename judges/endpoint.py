@@ -80,7 +80,7 @@ class EndpointModel:
     async def _complete(self, messages: list[Message], contract: Contract, patience: Patience) -> Reply:
         first = dialect = self._dialect
         while True:
-            body = {"model": self.name, "messages": [dict(m) for m in messages], **dialect.fields(contract)}
+            body: dict[str, Any] = {"model": self.name, "messages": [dict(m) for m in messages], **dialect.fields(contract)}
             try:
                 reply = await self._ask(body, patience, dialect)
             except RefusedError as error:

@@ -1,4 +1,5 @@
 """The judge that asks a model: reference-based, few-shot, binary. ``exact`` goes first; the model sees only what that leaves undecided.
+On GAIA its own quasi-exact match goes before both: what it accepts is right, and what it does not accept is still open.
 
 A reply that cannot be read, a server that is down and a refusal are three statuses without a value. Each judgement keeps the model, the
 hash of the prompt and the model's own words.
@@ -18,6 +19,7 @@ from judges.base import Judge, check_judge, close_judge
 from judges.cache import Cache, cache_key
 from judges.contract import CONTRACT, Contract
 from judges.exact import ExactJudge
+from judges.gaia import QuasiExactJudge
 from judges.models import JudgeModel, Reply
 
 KEPT_RAW = 4000  # characters of a reply in the judgement
@@ -110,6 +112,33 @@ class LayeredJudge:
 
     async def close(self) -> None:
         await close_judge(self.then)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuasiExactFirst:
+    """GAIA's rule where it accepts, then another judge: unlike the rule alone, no other wording of the gold is refused for its wording."""
+
+    then: Judge
+    first: QuasiExactJudge = field(default_factory=QuasiExactJudge)
+
+    @property
+    def name(self) -> str:
+        return f"{self.first.name}+{self.then.name}"
+
+    async def score(self, question: str, gold: tuple[str, ...], answer: str) -> Score:
+        verdict = await self.first.score(question, gold, answer)
+        return verdict if verdict.value else await self.then.score(question, gold, answer)
+
+    async def check(self) -> None:
+        await check_judge(self.then)
+
+    async def close(self) -> None:
+        await close_judge(self.then)
+
+
+def for_benchmark(judge: Judge, benchmark: str) -> Judge:
+    """The judge as it is used on a benchmark: one that asks a model is preceded by GAIA's own rule on GAIA, and nowhere else."""
+    return QuasiExactFirst(then=judge) if benchmark == "gaia" and isinstance(judge, LayeredJudge) else judge
 
 
 def open_llm(*, closed: bool, target: str = "") -> LayeredJudge:

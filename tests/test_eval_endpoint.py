@@ -26,7 +26,7 @@ from harness.config import home
 from harness.engines.client import Served
 from harness.errors import UsageError
 from harness.events import Event, Kind, current_events, read_events
-from harness.tasks import BROWSECOMP_ZH, MINIWEB
+from harness.tasks import BROWSECOMP_ZH, GAIA, MINIWEB
 from leaderboard.database import default_url, open_database
 from leaderboard.web.app import Site, create_app
 
@@ -325,6 +325,24 @@ def test_a_judge_that_fails_in_the_middle_stops_the_evaluation_and_the_same_comm
             evaluate(stub, out, "--judge", f"llm:{judge.url}", *patient)
         assert stub.stats()["answered"] == answered == 12, "an answer that was there was asked for again"
     assert scores(out) == {task.id: float(task.question in ANSWERS) for task in TASKS}
+
+
+def test_gaia_is_judged_by_its_own_rule_before_a_model_and_no_other_benchmark_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {name: PUBLISHED[name](tmp_path) for name in ("gaia", "browsecomp-zh")}
+    task = GAIA.load(data["gaia"]).split("test")[0]
+    with StubEndpoint(answers={task.question: f'"{task.gold[0].upper()}!"'}) as stub, JudgeServer(lambda case: "incorrect") as judge:
+        options = ["--limit", "2", "--out", str(tmp_path / "run"), "--judge", f"llm:{judge.url}"]
+        command = ["eval", "--model", stub.url, "--benchmarks", ",".join(data), *options]
+        command += [part for name, path in data.items() for part in ("--data", f"{name}={path}")]
+        assert run_command(cli, command) == 0
+        assert run_command(cli, [*command, "--dry-run"]) == 0
+    assert "reuse 4" in capsys.readouterr().out
+    judges = {e["benchmark"]: e["judge"].rpartition("+llm:made-up-judge@")[0] for e in finished(tmp_path / "run")}
+    assert judges == {"gaia": "gaia+exact", "browsecomp-zh": "exact"}
+    layers = {e.data["attempt_id"]: e.data["layer"] for e in events(tmp_path / "run", Kind.JUDGEMENT)}
+    assert layers[f"eval/0/gaia/{task.id}/k0/0"] == "gaia:quasi-exact"
 
 
 def test_a_killed_evaluation_is_told_of_and_loses_and_repeats_no_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,7 @@ def test_the_command_judges_over_http_and_the_board_shows_the_new_judge(harness_
         done = CliRunner().invoke(command, ["run-1", "--judge", f"llm:{server.url}"], catch_exceptions=False)
         assert "coverage 40% -> 80%" in done.output and len(server.cases) == 2  # exact decided the third
         (row,) = shown()
-        assert row["judge"].startswith("exact+llm:made-up-judge@") and (row["score"], row["coverage"]) == (0.5, 0.8)
+        assert row["judge"].startswith("gaia+exact+llm:made-up-judge@") and (row["score"], row["coverage"]) == (0.5, 0.8)
         assert row["bounds"] == [pytest.approx(0.4), pytest.approx(0.8)]  # the truncated answer is open, too
         assert row["outcomes"] == {"right": 2, "wrong": 1, "truncated": 1, "tool_outage": 1}
         CliRunner().invoke(command, [str(folder), "--judge", "exact"], catch_exceptions=False)
@@ -228,7 +228,7 @@ def test_a_judge_that_goes_down_in_the_middle_is_asked_again_then_stops_the_comm
         assert run_regrade("--judge", f"llm:{server.url}", *SOON) == 0
         assert len(server.cases) - asked == 54 - paid, "a verdict that was there was asked for again"
     (row,) = shown()
-    assert row["judge"].startswith("exact+llm:made-up-judge@") and (row["score"], row["coverage"]) == (1.0, 1.0)
+    assert row["judge"].startswith("gaia+exact+llm:made-up-judge@") and (row["score"], row["coverage"]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("retries", "code"), [(0, 1), (1, 0)])

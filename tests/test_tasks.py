@@ -178,7 +178,7 @@ def test_a_paragraph_that_the_corpus_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_an_id_may_appear_once(tmp_path: Path) -> None:
-    complaint = r"one\.json, row 3: the question id '2hop__1_2' stands in row 1 already, expected each id once"
+    complaint = r"one\.json, row 3: the question '2hop__1_2' stands in row 1 already, expected each once"
     with pytest.raises(DataError, match=complaint):
         MUSIQUE.load(write(tmp_path / "one.json", [musique_row(), musique_row("other"), musique_row()]))
 

@@ -18,6 +18,7 @@ from harness.registry import load
 from harness.types import Task
 from harness.web import identity, open_web
 from harness.web.base import Web
+from judges.llm import for_benchmark
 
 if TYPE_CHECKING:
     from harness.cli.eval import EvalConfig
@@ -183,7 +184,7 @@ def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
         load("engines", config.engine)
     counts = dict.fromkeys(Fate, 0)
     for variant in variants(config, wanted):
-        judge = open_judge(config.judge, variant.questions.tasks.closed).name
+        judge = for_benchmark(open_judge(config.judge, variant.questions.tasks.closed), variant.questions.benchmark.name).name
         place = f"{folder.name}/{variant.name}"
         context = _recorded_context(known.conditions(place)) if config.remote else config.generation.context
         refuse_other_conditions(known, place, conditions(config, variant, judge=judge, context=context, web=web), folder)

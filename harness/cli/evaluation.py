@@ -38,6 +38,7 @@ from harness.web import open_web
 from harness.web.base import Web
 from judges.attempts import OutageWatch, Sampler
 from judges.base import Judge, check_judge, close_judge
+from judges.llm import for_benchmark
 
 if TYPE_CHECKING:
     from harness.cli.eval import EvalConfig
@@ -176,7 +177,7 @@ def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> 
         engine=model.engine,
         chat=model.chat,
         env=environments(tasks, config.search, session.web),
-        judge=session.judges[tasks.closed],
+        judge=for_benchmark(session.judges[tasks.closed], variant.questions.benchmark.name),
         agent=agent_of(config, variant, model.context),
         log=session.log,
         gate=session.room,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import unknown
+from harness.rows import Row
 from harness.types import Task
 from harness.web.base import Web
 
@@ -74,6 +75,18 @@ def split_of(task_id: str, fractions: Mapping[str, float]) -> str:
         if point < edge:
             return name
     return name  # rounding put the last edge a hair below the sum
+
+
+def distinct(found: Iterable[tuple[Row, Task]]) -> tuple[Task, ...]:
+    """The tasks, each given with the row that it comes from. Raises ``DataError`` naming both rows of an id that stands twice."""
+    seen: dict[str, Row] = {}
+    tasks = []
+    for row, task in found:
+        if task.id in seen:
+            raise row.error(f"the question {task.id!r} stands in row {seen[task.id].number} already, expected each once")
+        seen[task.id] = row
+        tasks.append(task)
+    return tuple(tasks)
 
 
 def by_split(tasks: Iterable[Task], fractions: Mapping[str, float]) -> dict[str, tuple[Task, ...]]:

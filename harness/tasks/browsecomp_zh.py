@@ -47,9 +47,9 @@ class BrowseCompZH:
     needs_path: bool = False
 
     def load(self, path: Path | None) -> TaskSet:
-        tasks = [_task(row) for row in SOURCE.rows(path)]
-        check_counts(SOURCE, "topic", Counter(task.tags["topic"] for task in tasks), TOPICS)
-        return question_set(SOURCE, tasks)
+        found = [(row, _task(row)) for row in SOURCE.rows(path)]
+        check_counts(SOURCE, "topic", Counter(task.tags["topic"] for _, task in found), TOPICS)
+        return question_set(SOURCE, found)
 
 
 BROWSECOMP_ZH = BrowseCompZH()

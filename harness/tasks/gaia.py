@@ -37,9 +37,9 @@ class Gaia:
 
     def load(self, path: Path | None) -> TaskSet:
         wanted = text_only_ids()
-        tasks = [_task(row) for row in SOURCE.rows(path) if text_of(row, "task_id", "id") in wanted]
-        check_counts(SOURCE, "level", Counter(task.tags["level"] for task in tasks), LEVELS)
-        return question_set(SOURCE, tasks)
+        found = [(row, _task(row)) for row in SOURCE.rows(path) if text_of(row, "task_id", "id") in wanted]
+        check_counts(SOURCE, "level", Counter(task.tags["level"] for _, task in found), LEVELS)
+        return question_set(SOURCE, found)
 
 
 GAIA = Gaia()

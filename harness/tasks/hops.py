@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.errors import DataError, UsageError
 from harness.rows import Row, read_rows
-from harness.tasks.base import SPLITS, TaskSet, by_split, fingerprint_of
+from harness.tasks.base import SPLITS, TaskSet, by_split, distinct, fingerprint_of
 from harness.types import Action, Task
 from harness.web.base import Page
 from harness.web.corpus import CorpusWeb, read_pages
@@ -45,18 +45,13 @@ def numbered(contents: Sequence[tuple[str, str]]) -> list[Page]:
     return [Page(url=f"page://{place}", title=title, text=text) for place, (title, text) in enumerate(dict.fromkeys(contents))]
 
 
-def task_set(name: str, tasks: Sequence[tuple[Row, Task]], pages: Sequence[Page]) -> TaskSet:
-    """The closed-answer set of ``tasks``, each with the row that it comes from, over one corpus of ``pages``."""
-    seen: dict[str, Row] = {}
-    for row, task in tasks:
-        if task.id in seen:
-            raise row.error(f"the question id {task.id!r} stands in row {seen[task.id].number} already, expected each id once")
-        seen[task.id] = row
-    asked, web = [task for _, task in tasks], CorpusWeb(pages)
+def task_set(name: str, found: Iterable[tuple[Row, Task]], pages: Sequence[Page]) -> TaskSet:
+    """The closed-answer set of the tasks in ``found``, each with the row that it comes from, over one corpus of ``pages``."""
+    tasks, web = distinct(found), CorpusWeb(pages)
     return TaskSet(
         name=name,
-        tasks=by_split(asked, SPLITS),
+        tasks=by_split(tasks, SPLITS),
         webs={name: lambda: web},
-        fingerprint=fingerprint_of(asked, web.fingerprint),
+        fingerprint=fingerprint_of(tasks, web.fingerprint),
         closed=True,
     )

@@ -6,8 +6,7 @@ Counts are part of the form: a set with another number of questions, or other sp
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any
 from harness.errors import DataError, MissingDependencyError
 from harness.rows import Row
 from harness.tables import read_table
-from harness.tasks.base import TaskSet, fingerprint_of
+from harness.tasks.base import TaskSet, distinct, fingerprint_of
 from harness.types import Task
 from harness.web.absent import AbsentWeb
 
@@ -79,14 +78,12 @@ class Source:
             ) from error
 
 
-def question_set(source: Source, tasks: Sequence[Task]) -> TaskSet:
-    """The open-web set of these tasks, all of them in the split ``test``."""
-    for identity, count in Counter(task.id for task in tasks).items():
-        if count > 1:
-            raise DataError(f"{source.name}: the question {identity!r} appears {count} times, expected once.")
+def question_set(source: Source, found: Iterable[tuple[Row, Task]]) -> TaskSet:
+    """The open-web set of these tasks, each with the row that it comes from, all of them in the split ``test``."""
+    tasks = distinct(found)
     return TaskSet(
         name=source.name,
-        tasks={"test": tuple(tasks)},
+        tasks={"test": tasks},
         webs={OPEN_WEB: _absent},
         fingerprint=fingerprint_of(tasks, "open web"),
     )

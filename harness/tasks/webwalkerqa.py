@@ -34,9 +34,9 @@ class WebWalkerQA:
     needs_path: bool = False
 
     def load(self, path: Path | None) -> TaskSet:
-        tasks = [_task(row) for row in SOURCE.rows(path)]
-        check_counts(SOURCE, "difficulty", Counter(task.tags["difficulty"] for task in tasks), DIFFICULTIES)
-        return question_set(SOURCE, tasks)
+        found = [(row, _task(row)) for row in SOURCE.rows(path)]
+        check_counts(SOURCE, "difficulty", Counter(task.tags["difficulty"] for _, task in found), DIFFICULTIES)
+        return question_set(SOURCE, found)
 
 
 WEBWALKERQA = WebWalkerQA()

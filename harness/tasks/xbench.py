@@ -33,9 +33,9 @@ class XBench:
     needs_path: bool = False
 
     def load(self, path: Path | None) -> TaskSet:
-        tasks = [_task(row) for row in SOURCE.rows(path)]
-        check_counts(SOURCE, "language", {"zh": len(tasks)}, QUESTIONS)
-        return question_set(SOURCE, tasks)
+        found = [(row, _task(row)) for row in SOURCE.rows(path)]
+        check_counts(SOURCE, "language", {"zh": len(found)}, QUESTIONS)
+        return question_set(SOURCE, found)
 
 
 XBENCH = XBench()
