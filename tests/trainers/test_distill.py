@@ -165,7 +165,7 @@ def test_the_logits_of_a_large_vocabulary_never_stand_in_memory() -> None:
         return float(done.stdout)
 
     dense, chunked = peak("dense"), peak("chunked")
-    assert dense > 4 * 148
+    assert dense > 3 * 148  # more where nothing presses on memory; under pressure the kernel takes pages back before the peak
     assert chunked < dense / 2  # resident memory: two gradients of the head, and what the allocator keeps of many small chunks
 
 
