@@ -158,12 +158,11 @@ def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
     path = tuple(roles[rng.randrange(len(roles))] for _ in range(pages))
     met = world.chain(people[rng.randrange(len(people))], path) if kind == "route" else tuple(rng.sample(people, pages))
     said: list[int] = []
-    learned: list[int] = []
+    mask: list[bool] = []
 
     def put(text: str, learn: bool = False) -> None:
-        ids = chat.encode(text)
-        learned.extend(range(len(said), len(said) + len(ids)) if learn else ())
-        said.extend(ids)
+        said.extend(piece := chat.encode(text))
+        mask.extend([learn] * len(piece))
 
     if kind == "route":
         put(question_text(met[0], path))
@@ -192,7 +191,7 @@ def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
             watched = watched or len(said)
             put(name, learn=True)
             put(tail)
-    return Row(ids=tuple(said), mask=tuple(place in learned for place in range(len(said))), kind=kind, watched=watched)
+    return Row(ids=tuple(said), mask=tuple(mask), kind=kind, watched=watched)
 
 
 def text_row(rng: random.Random, world: World, chat: Chat, plan: Plan, stage: Stage, skill: float) -> Row:
