@@ -64,6 +64,7 @@ class SuiteRun:
     context: int | None  # longest sequence that the engine takes, in tokens; None where an endpoint does not say
     log: Log
     folder: Path  # the run directory; what its log holds already is not run again
+    run_id: str  # what the run is called: evaluations are named after it
     who: Mapping[str, Any]  # model, method and seed, as an ``Evaluation`` records them
     gate: asyncio.Semaphore  # samples open at once
     progress: Callable[[str, int], AbstractContextManager[Progress]]  # (title, number of samples)
@@ -95,8 +96,8 @@ class Suite(Protocol):
         """What all its samples ask, for a comparison with training tasks; of the local copy ``data``, or of the hub."""
         ...
 
-    def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:
-        """(place and id, what becomes of it, why) of each sample, given what the log of ``folder`` holds; needs no model."""
+    def forecast(self, ask: SuiteAsk, folder: Path, run_id: str) -> Iterator[tuple[str, Fate, str]]:
+        """(place and id, what becomes of it, why) of each sample, given what the log of ``folder`` holds of ``run_id``; needs no model."""
         ...
 
     async def evaluate(self, run: SuiteRun) -> list[str]:

@@ -41,10 +41,10 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
 
 
 @contextmanager
-def tracking(names: Sequence[TrackerName], folder: Path, config: Mapping[str, Any]) -> Iterator[Feed]:
-    """The feed of the named trackers for the run in ``folder``; they are closed at the end."""
+def tracking(names: Sequence[TrackerName], folder: Path, run_id: str, config: Mapping[str, Any]) -> Iterator[Feed]:
+    """The feed of the named trackers for the run in ``folder``, under the name that it has on the board; they are closed at the end."""
     check_trackers(names)
-    feed = Feed({name: OPEN[name](folder, config) for name in names})
+    feed = Feed({name: OPEN[name](folder, run_id, config) for name in names})
     try:
         yield feed
     finally:
@@ -106,7 +106,7 @@ class Feed:
 class TensorBoard:
     """Event files in the run's ``tensorboard`` folder."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder / "tensorboard"))
@@ -140,14 +140,14 @@ class TensorBoard:
 class WeightsAndBiases:
     """One run of the project ``actguide-harness``, in the run's ``wandb`` folder; a resumed run goes on under the same id."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
         import wandb
 
         self._wandb = wandb
         self._run = wandb.init(
             project=PROJECT,
-            name=folder.name,
-            id=folder.name[-100:],
+            name=run_id,
+            id=run_id[-100:],
             dir=str(folder),
             config=dict(config),
             mode=None if "WANDB_MODE" in os.environ else "offline",
@@ -169,11 +169,11 @@ class WeightsAndBiases:
 class Trackio:
     """One run of the project ``actguide-harness`` in trackio's local store ($TRACKIO_DIR)."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
         import trackio
 
         self._trackio = trackio
-        self._run = trackio.init(project=PROJECT, name=folder.name, config=dict(config), resume="allow", embed=False)
+        self._run = trackio.init(project=PROJECT, name=run_id, config=dict(config), resume="allow", embed=False)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -189,7 +189,7 @@ class Trackio:
         self._run.finish()
 
 
-OPEN: Mapping[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
+OPEN: Mapping[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "trackio": Trackio,

@@ -40,7 +40,7 @@ def test_a_forecast_refuses_what_the_evaluation_refuses(tmp_path: Path, scripted
     for last in ([], ["--dry-run"]):
         assert run_command(cli, [*command, *last]) == 2
         said = capsys.readouterr()
-        assert "holds run/miniweb/test under other conditions: tools was" in said.err and "reuse" not in said.out
+        assert "/miniweb/test under other conditions: tools was" in said.err and "reuse" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from stub_endpoint import StubEndpoint
 
 from harness.cli.eval import EvalConfig
 from harness.cli.evaluation import _choose
+from harness.cli.folders import name_of_run
 from harness.cli.main import cli, run_command
 from harness.config import home
 from harness.engines.client import Served
@@ -140,7 +141,7 @@ def test_a_part_of_a_published_set_over_a_corpus_is_shown_with_coverage_and_boun
     assert run_command(cli, ["leaderboard", "show"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert caveat in shown and "coverage 67%" in shown and "between 33.3% and 66.7%" in shown
-    page = board_pages().get("/runs/run").text
+    page = board_pages().get(f"/runs/{name_of_run(tmp_path / 'run')}").text
     assert caveat in page and ">67%<" in page and ">33.3 to 66.7<" in page
 
 
@@ -357,14 +358,14 @@ def test_a_killed_evaluation_is_told_of_and_loses_and_repeats_no_sample(tmp_path
         process.wait()
         before = recorded(folder)
         said = shown(capsys)
-        assert f"run: stub base on miniweb test stopped, {len(before)} of 12 questions judged; continue it with" in said
+        assert f"{name_of_run(folder)}: stub base on miniweb test stopped, {len(before)} of 12 questions judged; continue it with" in said
         assert f"--out {folder}" in said and "[" not in said, "a stopped evaluation has no score on the board"
-        page = board_pages().get("/runs/run").text
+        page = board_pages().get(f"/runs/{name_of_run(tmp_path / 'run')}").text
         assert f"{len(before) / 12:.0%} so far" in page and ">not finished<" in page
         assert 3 <= len(before) < 12, "the kill came too early or too late to show anything"
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Not finished" not in shown(capsys) and "stopped" not in board_pages().get("/runs/run").text
+    assert "Not finished" not in shown(capsys) and "stopped" not in board_pages().get(f"/runs/{name_of_run(tmp_path / 'run')}").text
     assert recorded(folder)[: len(before)] == before
     assert sorted(Counter(recorded(folder)).values()) == [1] * 12
     assert scores(folder) == {task.id: float(task.question in ANSWERS) for task in TASKS}

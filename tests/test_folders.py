@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from harness.cli.eval import EvalConfig
-from harness.cli.folders import begun
+from harness.cli.folders import begun, name_of_run
 from harness.cli.main import cli, run_command
 from harness.config import Section, build, store
-from harness.events import Kind, Recorder
+from harness.events import Kind, Recorder, current_events
+from leaderboard.database import default_url, open_database
+from leaderboard.store import Store
 from trainers.config import RunConfig
 
 COMMANDS = {
@@ -62,3 +64,25 @@ def test_an_evaluation_is_not_resumed_as_a_training_run_nor_the_other_way_round(
         )
     said = refusal(capsys, *COMMANDS["eval"], "--out", training)
     assert "holds a training run, not an evaluation. Choose another --out, or continue it with `harness run --resume`." in said
+
+
+def test_a_run_keeps_its_name_and_folders_of_one_name_make_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    assert name_of_run(tmp_path / "runs" / "eval-tiny") == "eval-tiny"
+    one, other = (name_of_run(tmp_path / place / "seed0") for place in ("a", "b"))
+    assert one.startswith("seed0-") and other.startswith("seed0-") and one != other
+    with Recorder(tmp_path / "a" / "seed0") as log:
+        log.record(Kind.RUN, {"phase": "started", "run_id": one, "command": "eval", "model": "tiny"})
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert name_of_run(tmp_path / "moved" / "seed0") == one
+
+
+def test_evaluations_in_folders_of_one_name_both_stand_on_the_board_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    once = ["eval", "--model", "tiny", "--benchmarks", "miniweb", "--limit", "1"]
+    for place in ("a", "b"):
+        assert run_command(cli, [*once, "--out", str(tmp_path / place / "same")]) == 0
+    assert run_command(cli, [*once, "--out", str(tmp_path / "b" / "same")]) == 0, "continued, with nothing left to do"
+    attempts = [sum(e.kind is Kind.ATTEMPT for e in current_events(tmp_path / place / "same")) for place in ("a", "b")]
+    runs = Store(open_database(default_url(tmp_path))).runs()
+    assert attempts == [1, 1] and sorted(Path(run.folder).parent.name for run in runs) == ["a", "b"]

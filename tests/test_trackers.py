@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -78,7 +80,7 @@ def test_tensorboard_files_hold_the_numbers_of_the_run(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install 'actguide-harness[tensorboard]'")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with tracking(("tensorboard",), tmp_path, {"seed": 3}) as feed:
+    with tracking(("tensorboard",), tmp_path, "a-run", {"seed": 3}) as feed:
         record_a_run(tmp_path, feed)
     read = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0}).Reload()
     assert [(e.step, e.value) for e in read.Scalars("reward/mean")] == [(0, 0.25), (1, 0.5)]
@@ -109,7 +111,7 @@ def test_wandb_writes_the_numbers_offline(tmp_path: Path, monkeypatch: pytest.Mo
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    with tracking(("wandb",), tmp_path, {"seed": 3}) as feed:
+    with tracking(("wandb",), tmp_path, "a-run", {"seed": 3}) as feed:
         record_a_run(tmp_path, feed)
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     deadline, records = time.monotonic() + 60, []
@@ -126,15 +128,25 @@ def test_wandb_writes_the_numbers_offline(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_trackio_stores_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+def test_trackio_stores_the_numbers(tmp_path: Path) -> None:
+    """In a process of its own: trackio reads $TRACKIO_DIR once, when something first imports it."""
     pytest.importorskip("trackio", reason="trackio is not installed: pip install 'actguide-harness[trackio]'")
-    from trackio.sqlite_storage import SQLiteStorage
+    script = """
+import json, sys
+from pathlib import Path
+from harness.trackers import tracking
+from test_trackers import record_a_run
+from trackio.sqlite_storage import SQLiteStorage
 
-    folder = tmp_path / "a-run"
-    with tracking(("trackio",), folder, {"seed": 3}) as feed:
-        record_a_run(folder, feed)
-    rows: list[dict[str, Any]] = SQLiteStorage.get_logs("actguide-harness", "a-run")
+folder = Path(sys.argv[1])
+with tracking(("trackio",), folder, "a-run", {"seed": 3}) as feed:
+    record_a_run(folder, feed)
+(folder / "rows.json").write_text(json.dumps(SQLiteStorage.get_logs("actguide-harness", "a-run")))
+"""
+    paths = [str(Path(__file__).parent), *(p for p in [os.environ.get("PYTHONPATH")] if p)]
+    own = {"TRACKIO_DIR": str(tmp_path / "trackio"), "PYTHONPATH": os.pathsep.join(paths)}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=os.environ | own, check=True, timeout=300)
+    rows = json.loads((tmp_path / "rows.json").read_text())
     assert [(r["step"], r["reward/mean"]) for r in rows if "reward/mean" in r] == [(0, 0.25), (1, 0.5)]
     assert [r["step"] for r in rows if r.get("eval/miniweb/test/score") == 0.5] == [2]
 

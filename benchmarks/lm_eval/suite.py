@@ -102,10 +102,10 @@ class LMEvalSuite:
             for place, doc in docs_of(task, None)
         )
 
-    def forecast(self, ask: SuiteAsk, folder: Path) -> Iterator[tuple[str, Fate, str]]:
+    def forecast(self, ask: SuiteAsk, folder: Path, run_id: str) -> Iterator[tuple[str, Fate, str]]:
         known = recorded(folder)
         for part, task, _ in self._tasks(ask):
-            evaluation, judge = _evaluation_id(folder, self.name, part), _judge(task)
+            evaluation, judge = _evaluation_id(run_id, self.name, part), _judge(task)
             for each, asked in _fingerprints(part, task, ask).items():
                 what, why = fate(known.sample(evaluation, (each, 0)), judge=judge, data=asked)
                 yield f"{self.name}/{part.split}/{each}", Fate.RERUN if what is Fate.REGRADE else what, why
@@ -182,8 +182,8 @@ def _judge(task: Any) -> str:
     return f"{OWN_RULES}{version_of(task)}"
 
 
-def _evaluation_id(folder: Path, suite: str, part: SamplePart) -> str:
-    return f"{folder.name}/{suite}/{part.split}"
+def _evaluation_id(run_id: str, suite: str, part: SamplePart) -> str:
+    return f"{run_id}/{suite}/{part.split}"
 
 
 async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens: int | None, run: SuiteRun) -> str:
@@ -214,7 +214,7 @@ async def _evaluate_part(suite: str, part: SamplePart, task: Any, answer_tokens:
         return ""
     judge = _judge(task)
     evaluation = Evaluation(
-        id=_evaluation_id(run.folder, suite, part),
+        id=_evaluation_id(run.run_id, suite, part),
         benchmark=suite,
         split=part.split,
         comparability=comparability(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from harness.cli.folders import begun
+from harness.cli.folders import begun, name_of_run
 from harness.config import Section, build, home, identity, load_yaml, operational, parse_assignment, store, to_json
 from harness.engines.base import EngineConfig
 from harness.envs.search import SearchLimits
@@ -267,7 +267,13 @@ def _log(folder: Path, config: DiagnoseConfig, *, trained: bool) -> Iterator[Rec
     from harness.cli.board import put_on_board
     from harness.events import Kind, Recorder
 
-    started: dict[str, Any] = {"run_id": folder.name, "command": "diagnose", "model": config.model, "method": "base", "seed": config.seed}
+    started: dict[str, Any] = {
+        "run_id": name_of_run(folder),
+        "command": "diagnose",
+        "model": config.model,
+        "method": "base",
+        "seed": config.seed,
+    }
     with Recorder(folder, writer="diagnose") as log:
         if trained:
             yield log

@@ -15,7 +15,7 @@ import click
 
 from benchmarks.lm_eval.config import LMEvalConfig
 from harness.budget import Limits
-from harness.cli.folders import begun
+from harness.cli.folders import begun, name_of_run
 from harness.config import Section, build, differences, home, identity, load_yaml, operational, parse_assignment, restore
 from harness.engines.base import EngineConfig
 from harness.engines.http import EndpointConfig
@@ -114,8 +114,9 @@ def evaluate(**options: Any) -> None:
     folder = options["out"] or _stopped(config) or home() / "runs" / f"eval-{_stem(config)}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if begun(folder, "eval"):
         check_continues(restore(EvalConfig, folder / "config.json"), config, folder)
+    run_id = name_of_run(folder)
     if options["dry_run"]:
-        for line in forecast(config, folder, wanted):
+        for line in forecast(config, folder, run_id, wanted):
             click.echo(line)
         return
     directory = None
@@ -123,7 +124,7 @@ def evaluate(**options: Any) -> None:
         from harness.models import model_directory
 
         directory = model_directory(config.model)[1]
-    place = Place(folder=folder, directory=directory, origin=trained_by(directory) if directory else {})
+    place = Place(folder=folder, run_id=run_id, directory=directory, origin=trained_by(directory) if directory else {})
     asyncio.run(run_evaluation(config, place, wanted, click.echo))
     click.echo(f"Run: {folder}")
 

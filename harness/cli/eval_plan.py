@@ -173,7 +173,7 @@ def conditions(config: EvalConfig, variant: Variant, *, judge: str, context: int
     ).comparability()
 
 
-def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
+def forecast(config: EvalConfig, folder: Path, run_id: str, wanted: Wanted) -> Iterator[str]:
     """Per sample what would be reused, judged again or run, and why; then the sums. Loads no model, asks no endpoint, records nothing.
 
     Raises what the evaluation itself would: for a web or an engine that cannot be had, and where ``folder`` holds other conditions.
@@ -185,7 +185,7 @@ def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
     counts = dict.fromkeys(Fate, 0)
     for variant in variants(config, wanted):
         judge = for_benchmark(open_judge(config.judge, variant.questions.tasks.closed), variant.questions.benchmark.name).name
-        place = f"{folder.name}/{variant.name}"
+        place = f"{run_id}/{variant.name}"
         context = _recorded_context(known.conditions(place)) if config.remote else config.generation.context
         refuse_other_conditions(known, place, conditions(config, variant, judge=judge, context=context, web=web), folder)
         for epoch in range(config.epochs):
@@ -195,7 +195,7 @@ def forecast(config: EvalConfig, folder: Path, wanted: Wanted) -> Iterator[str]:
                 counts[what] += 1
                 yield f"{what:<8} {variant.name}/{task.id}{f' epoch {epoch}' if config.epochs > 1 else ''}: {why}"
     for suite, ask in wanted.suites:
-        for sample, what, why in suite.forecast(ask, folder):
+        for sample, what, why in suite.forecast(ask, folder, run_id):
             counts[what] += 1
             yield f"{what:<8} {sample}: {why}"
     yield "; ".join(f"{what} {count}" for what, count in counts.items())

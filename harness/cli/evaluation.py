@@ -46,9 +46,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an evaluation lives, and which files the model is in (None for an endpoint)."""
+    """Where an evaluation lives, what it is called, and which files the model is in (None for an endpoint)."""
 
     folder: Path
+    run_id: str
     directory: Path | None
     origin: Mapping[str, Any] = field(default_factory=dict)  # the training run that the model comes from
 
@@ -97,7 +98,7 @@ async def run_evaluation(config: EvalConfig, place: Place, wanted: Wanted, say: 
         if config.remote:
             check_same_model(place.folder, config.model, model.name)
         store(config, place.folder / "config.json")
-        feed = stack.enter_context(tracking(config.trackers, place.folder, to_json(config)))
+        feed = stack.enter_context(tracking(config.trackers, place.folder, place.run_id, to_json(config)))
         origin = place.origin
         session = Session(
             config=config,
@@ -118,7 +119,7 @@ async def _recorded(session: Session, plan: Sequence[Variant], wanted: Wanted, s
     """Run everything between the events that open and close a run."""
     started = {
         "phase": "started",
-        "run_id": session.place.folder.name,
+        "run_id": session.place.run_id,
         "command": "eval",
         **session.who,
         "config": to_json(session.config),
@@ -186,7 +187,7 @@ def _part(session: Session, variant: Variant, notice: Callable[[str], None]) -> 
         notice=notice,
     )
     evaluation = Evaluation(
-        id=f"{session.place.folder.name}/{variant.name}",
+        id=f"{session.place.run_id}/{variant.name}",
         benchmark=variant.questions.benchmark.name,
         split=variant.split,
         comparability=conditions(config, variant, judge=sampler.judge.name, context=model.context, web=session.web),
@@ -209,6 +210,7 @@ def _suite_run(session: Session, ask: SuiteAsk) -> SuiteRun:
         context=model.context if ask.messages else model.context or config.generation.context,
         log=session.log,
         folder=session.place.folder,
+        run_id=session.place.run_id,
         who=session.who,
         gate=session.room,
         progress=EvalProgress,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
+from harness.config import home
 from harness.errors import UsageError
-from harness.events import Kind, current_events
+from harness.events import Kind, current_events, read_events
 
 _WHAT = {
     "run": ("a training run", "continue it with `harness run --resume`"),
@@ -37,3 +39,15 @@ def begun(folder: Path, command: str) -> bool:
         what, how = _WHAT.get(theirs, (f"what `harness {theirs}` made", "leave it as it is"))
         raise UsageError(f"{folder} holds {what}, not {_WHAT[command][0]}. Choose another --out, or {how}.")
     return True
+
+
+def name_of_run(folder: Path) -> str:
+    """What the run in ``folder`` is called on the board and on dashboards: as its log says, also after the folder was moved.
+
+    A new one is called as its folder. Outside of ``$HARNESS_HOME/runs``, where two folders may be called the same, eight hex digits follow.
+    """
+    first = next((event.data for _, event in read_events(folder) if event.kind is Kind.RUN), None)
+    if first is not None:
+        return str(first.get("run_id") or folder.name)
+    kept_apart = folder.resolve().parent == (home() / "runs").resolve()
+    return folder.name if kept_apart else f"{folder.resolve().name}-{secrets.token_hex(4)}"

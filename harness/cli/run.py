@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.folders import begun
+from harness.cli.folders import begun, name_of_run
 from harness.config import Difference, build, describe, differences, home, load_yaml, parse_assignment, restore, store
 from harness.errors import RunLogError, UsageError
 from harness.events import Kind, current_events
@@ -125,11 +125,8 @@ class RunPlace:
     """Where a run lives, and whether it was there before."""
 
     folder: Path
+    run_id: str
     resumed: bool
-
-    @property
-    def run_id(self) -> str:
-        return self.folder.name
 
 
 def _place(config: RunConfig, out: Path | None, resume: bool, judge: str) -> RunPlace:
@@ -145,12 +142,12 @@ def _place(config: RunConfig, out: Path | None, resume: bool, judge: str) -> Run
         if changed:
             words = "; ".join(f"{d.key} was {d.first}, is now {d.second}" for d in changed)
             raise UsageError(f"cannot resume {folder}: {words}. Leave these as they were, or start a new run.")
-        return RunPlace(folder=folder, resumed=True)
+        return RunPlace(folder=folder, run_id=name_of_run(folder), resumed=True)
     folder = out or runs / f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if begun(folder, "run"):
         raise UsageError(f"{folder} holds a run already; add --resume to continue it, or choose another --out.")
     store(config, folder / "config.json")
-    return RunPlace(folder=folder, resumed=False)
+    return RunPlace(folder=folder, run_id=name_of_run(folder), resumed=False)
 
 
 def _moved(judge: Difference, folder: Path, name: str) -> bool:

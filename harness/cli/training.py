@@ -102,7 +102,7 @@ def find_sources(config: RunConfig, data: Sequence[str]) -> Sources:
 
 async def run_training(config: RunConfig, place: RunPlace, sources: Sources) -> str:
     """Build the parts, train, evaluate, ingest; returns the closing words. The log says how the run ended, also when it fails."""
-    with tracking(config.trackers, place.folder, to_json(config)) as feed, Recorder(place.folder, listener=feed) as log:
+    with tracking(config.trackers, place.folder, place.run_id, to_json(config)) as feed, Recorder(place.folder, listener=feed) as log:
         log.record(Kind.RUN, run_record(config, place, "started"))
         with on_board(place.folder):
             try:

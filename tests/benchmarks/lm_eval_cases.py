@@ -141,6 +141,7 @@ def evaluated(
                     context=4096,
                     log=log,
                     folder=folder,
+                    run_id=folder.name,
                     who={"model": "m", "method": "base", "seed": 0},
                     gate=asyncio.Semaphore(4),
                     progress=quiet,

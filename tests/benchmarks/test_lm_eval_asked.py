@@ -38,10 +38,10 @@ def test_a_forecast_names_each_sample_and_why(tmp_path: Path, gpqa: Path) -> Non
     ask = SuiteAsk(settings=LMEvalConfig(), data=gpqa)
     assert DIAMOND.ids(ask) == ("diamond-rec0", "diamond-rec1", "diamond-rec2")
     evaluated(DIAMOND, FailsFor(letters("(A)"), "question 1?"), tmp_path / "run", gpqa, limit=2)
-    (_, first), (_, second), (_, third) = ((place, (what, why)) for place, what, why in DIAMOND.forecast(ask, tmp_path / "run"))
+    (_, first), (_, second), (_, third) = ((place, (what, why)) for place, what, why in DIAMOND.forecast(ask, tmp_path / "run", "run"))
     assert first[0] is Fate.REUSE and "by lm-eval" in first[1]
     assert second == (Fate.RERUN, "engine_error: 503") and third == (Fate.RUN, "not attempted yet")
-    assert [what for _, what, _ in DIAMOND.forecast(ask, tmp_path / "empty")] == [Fate.RUN] * 3
+    assert [what for _, what, _ in DIAMOND.forecast(ask, tmp_path / "empty", "empty")] == [Fate.RUN] * 3
 
 
 def test_a_token_limit_stops_a_suite_and_a_higher_one_continues_it(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def write_rows(path: Path, *rows: tuple[str, str]) -> Path:
 def asked_again(suite: LMEvalSuite, run: Path, data: Path, **settings: Any) -> tuple[list[str], list[str]]:
     """What the forecast says of each sample, and the prompts that are then asked; that the two agree is checked here."""
     ask = SuiteAsk(settings=LMEvalConfig(**settings), data=data)
-    said = [f"{what}: {why}" for _, what, why in suite.forecast(ask, run)]
+    said = [f"{what}: {why}" for _, what, why in suite.forecast(ask, run, run.name)]
     engine = PolicyEngine(letters("moss."))
     evaluated(suite, engine, run, data, **settings)
     assert len(engine.requests) == sum(not each.startswith("reuse") for each in said)

@@ -52,8 +52,7 @@ def columns(earned: dict[str, Any]) -> tuple[list[float], list[float]]:
 def shown(home: Path, attempt: str) -> list[tuple[str, str]]:
     """Advantage and ratio of every token, as the sample's page shows them."""
     store = Store(open_database(database_url(home)))
-    run = store.run("run")
-    assert run is not None
+    (run,) = store.runs()
     sample = store.samples.one(run.key, attempt)
     assert sample is not None
     return [(token.advantage, token.ratio) for turn in sample_page(store, run, sample).turns for token in turn.tokens]
