@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
-from harness.engines.base import Engine
+from harness.engines.base import Capability, Engine
 from harness.errors import HarnessError, OutageError
 from harness.events import Kind
 from harness.records import group_record
-from harness.types import Group, Task, Trajectory
+from harness.types import Group, Ids, Task, Trajectory
 from judges.attempts import Sampler, lost_to_outage, too_much_lost
 from trainers.checkpoints import Best, Checkpoints
 from trainers.learner.base import Learner, TrainingDiverged, UpdateReport
@@ -69,6 +69,7 @@ class Training:
     sampler: Sampler
     learner: Learner
     engine: Engine
+    context: int  # longest sequence that the engine takes, in tokens
     log: Log
     schedule: Schedule
     checkpoints: Checkpoints
@@ -148,6 +149,7 @@ class _Stepper:
         updated = time.perf_counter()
         if report is not None:
             await self.sync()
+            mismatch += await self._rescored(samples)
         spent = Spent(rollout=rolled - began, update=updated - rolled, sync=time.perf_counter() - updated)
         return self._record(state, groups, samples, report, mismatch, spent)
 
@@ -220,6 +222,32 @@ class _Stepper:
             abs(theirs - ours)
             for trajectory, row in zip(chosen, learned, strict=True)
             for theirs, ours in zip(trajectory.behaviour_logprobs(), row, strict=True)
+        ]
+
+    async def _rescored(self, samples: Sequence[Sample], rows: int = 4, tokens: int = 1024) -> list[float]:
+        """The same after a sync, at temperature 1, of a few rows just trained, which the engine scores.
+
+        It covers the last sync, which no rollout follows, and phases that draw none. Few ``tokens`` in all: for each of them an engine may
+        hold logits over its whole vocabulary.
+        """
+        engine, begun = self._run.engine, list[tuple[Ids, Sequence[bool]]]()
+        if Capability.SCORE not in engine.capabilities:
+            return []
+        for sample in sorted(samples, key=lambda sample: len(sample.ids))[:rows]:
+            cut = min(tokens, self._run.context - 1)  # vLLM wants room for one more token
+            if cut < 2:
+                break
+            begun.append((sample.ids[:cut], sample.mask[1:cut]))
+            tokens -= min(cut, len(sample.ids))
+        if not begun:
+            return []
+        theirs = await engine.score([ids for ids, _ in begun])
+        ours = await self._on_learner(lambda: self._run.learner.logprobs([ids for ids, _ in begun], 1.0))
+        return [
+            abs(a - b)
+            for (_, mask), row, other in zip(begun, theirs, ours, strict=True)
+            for a, b, sampled in zip(row, other, mask, strict=True)
+            if sampled
         ]
 
     async def _recomputed(self, samples: Sequence[Sample], groups: Sequence[Group]) -> list[Sample]:

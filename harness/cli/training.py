@@ -181,6 +181,7 @@ async def _train(config: RunConfig, place: RunPlace, sources: Sources, log: Reco
             sampler=sampler,
             learner=learner,
             engine=engine,
+            context=config.generation.context,
             log=log,
             schedule=schedule,
             denominator=config.denominator,

@@ -88,6 +88,7 @@ class Bench:
             sampler=sampler,
             learner=self.learner,
             engine=self.engine,
+            context=4096,
             log=self.log,
             schedule=Schedule(**settings),
             checkpoints=self.checkpoints,

@@ -333,6 +333,21 @@ def test_the_denominator_is_what_the_engine_recorded_or_what_the_learner_says_of
         assert replace(recomputed, behaviour=recorded.behaviour) == recorded
 
 
+class LateLearner(FakeLearner):
+    """After its second update, the last one, it gives every token 0.25 nats less than the engine does."""
+
+    def logprobs(self, sequences: Sequence[Ids], temperature: float = 1.0) -> list[list[float]]:
+        late = 0.25 if self.version == 2 else 0.0
+        return [[p - late for p in row] for row in super().logprobs(sequences, temperature)]
+
+
+def test_engine_and_learner_are_compared_after_the_last_sync_too_which_no_rollout_follows(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, learner=LateLearner())
+    bench.run(steps=2)
+    gaps = [entry["metrics"]["mismatch/logprob_max"] for entry in bench.log.of(Kind.STEP)]
+    assert gaps == [0.0, pytest.approx(0.25)]
+
+
 def test_probes_that_rescued_nothing_are_paid_for_and_not_trained(tmp_path: Path) -> None:
     algorithm = ActGuide(ActGuideConfig.model_validate({"group": {"group_size": 2}}))
     bench = Bench(tmp_path, say=lambda request, prompt: WRONG, algorithm=algorithm)

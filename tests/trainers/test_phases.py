@@ -28,7 +28,8 @@ def test_a_supervised_phase_draws_nothing_and_trains_the_experts_turns(tmp_path:
     assert state.trained_tokens == 6 * PER_ANSWER[RIGHT]
     metrics = bench.log.of(Kind.STEP)[0]["metrics"]
     assert (metrics["rows/trained"], metrics["tokens/generated"], metrics["tokens/trained"]) == (3, 0, 3 * PER_ANSWER[RIGHT])
-    assert not any(name.startswith(("groups/", "reward/", "attempts/", "mismatch/")) for name in metrics)
+    assert not any(name.startswith(("groups/", "reward/", "attempts/")) for name in metrics)
+    assert metrics["mismatch/logprob_max"] == 0.0, "of the rows, scored by the engine once it has the new weights"
     assert bench.log.of(Kind.GROUP) == [] and bench.log.of(Kind.ATTEMPT) == []
 
 
