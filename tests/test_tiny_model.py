@@ -19,7 +19,7 @@ from harness.cli import tiny as commands
 from harness.errors import DataError, HarnessError
 from harness.tiny import manifest, model_dir, pretrain
 from harness.tiny.behaviour import BOUNDS, unacceptable
-from harness.tiny.pretrain import DRILLS, Recipe, Stage, drill, text_row
+from harness.tiny.pretrain import DRILLS, ROUTE, Recipe, Stage, drill, text_row
 from harness.tiny.world import make_world
 from harness.types import Action
 from trainers.guidance.inject import plan_text
@@ -66,9 +66,9 @@ def test_the_model_has_at_most_five_million_parameters() -> None:
 def test_a_text_watches_a_name_that_its_newest_page_or_its_last_role_tells() -> None:
     rng, chat, world = random.Random(1), Chat.load(model_dir()), make_world("pretrain-0")
     drills, talks = (Stage(steps=1, batch=1, learning_rate=1.0, drills=share, pages=4) for share in (1.0, 0.0))
-    seen = set[str]()
+    recipe, seen = Recipe(drills=(*DRILLS, ROUTE), skill=0.5), set[str]()
     for _ in range(100):
-        for row in (text_row(rng, world, chat, plan_text, stage, skill=0.5) for stage in (drills, talks)):
+        for row in (text_row(rng, world, chat, plan_text, stage, recipe) for stage in (drills, talks)):
             seen.add(row.kind)
             said, name = chat.decode(row.ids[: row.watched]), chat.decode(row.ids[row.watched : row.watched + 1])
             if row.kind == "copy":
@@ -79,7 +79,18 @@ def test_a_text_watches_a_name_that_its_newest_page_or_its_last_role_tells() -> 
             if row.kind == "asked":  # the last hop is named first
                 asked = re.findall(r"Who is the (\w+)", said)[-1]
             assert row.mask[row.watched] and world.links[newest][asked] == name, (row.kind, said)
-    assert seen == {*DRILLS, "one-hop", "plan", "walk"}
+    assert seen == {*DRILLS, ROUTE, "one-hop", "plan", "walk"}
+
+
+def test_the_base_is_not_drilled_in_taking_questions_apart_unless_that_is_asked_for() -> None:
+    """A base that is learns multi-hop questions by RL alone, so that guidance has nothing to add."""
+    rng, chat, world = random.Random(4), Chat.load(model_dir()), make_world("pretrain-0")
+    (stage,) = (replace(stage, drills=1.0) for stage in Recipe().stages[-1:])
+    kinds = [
+        {text_row(rng, world, chat, plan_text, stage, recipe).kind for _ in range(100)}
+        for recipe in (Recipe(), Recipe(drills=(*DRILLS, ROUTE)))
+    ]
+    assert kinds == [{*DRILLS}, {*DRILLS, ROUTE}]
 
 
 def test_counting_does_not_tell_what_a_drill_asks_for_last() -> None:
@@ -96,25 +107,31 @@ def test_counting_does_not_tell_what_a_drill_asks_for_last() -> None:
 
 def test_a_rebuilt_model_replaces_the_one_that_is_there_only_if_it_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = tuple(replace(stage, steps=2, batch=2) for stage in Recipe().stages)
-    monkeypatch.setattr(pretrain, "Recipe", lambda: Recipe(stages=stages, worlds=2))
+    monkeypatch.setattr(pretrain, "Recipe", lambda **more: Recipe(stages=stages, worlds=2, **more))
     accepted = {name: low for name, (low, _) in BOUNDS.items()}
     folder = tmp_path / "model"
     shutil.copytree(model_dir(), folder)
 
-    def rebuilt(measured: dict[str, float]) -> Result:
+    def rebuilt(measured: dict[str, float], *options: str) -> Result:
         async def measure(made: Path) -> dict[str, float]:
             assert (made / "model.safetensors").exists()
-            return measured
+            return {name: value for name, value in measured.items() if name != "zero_rl"}
 
         monkeypatch.setattr(commands, "_measure", measure)
-        return CliRunner().invoke(commands.rebuild, ["--out", str(folder)])
+        monkeypatch.setattr(commands, "_alone", lambda made: measured["zero_rl"])
+        return CliRunner().invoke(commands.rebuild, ["--out", str(folder), *options])
 
     before = manifest.files(folder)
     refused = rebuilt({**accepted, "one_hop": 0.2})
     assert isinstance(refused.exception, HarnessError) and "one_hop is 0.200, accepted are 0.90 to 1.00" in str(refused.exception)
+    learns = rebuilt({**accepted, "zero_rl": 0.9})
+    assert "zero_rl is 0.900, accepted are 0.00 to 0.15" in str(learns.exception), "where RL alone learns, guidance has nothing to add"
     assert manifest.files(folder) == before
     assert rebuilt(accepted).exit_code == 0 and manifest.files(folder)["model.safetensors"] != before["model.safetensors"]
     manifest.check(folder, plan_text)
+    plain = manifest.files(folder)["model.safetensors"]
+    assert rebuilt(accepted).exit_code == 0 and manifest.files(folder)["model.safetensors"] == plain, "made again, the same bits"
+    assert rebuilt(accepted, "--route").exit_code == 0 and manifest.files(folder)["model.safetensors"] != plain
 
 
 @pytest.mark.slow
@@ -124,7 +141,12 @@ def test_it_behaves_as_the_manifest_says() -> None:
     measured = asyncio.run(_measure(model_dir()))
     assert unacceptable(measured) == []
     accepted = json.loads((model_dir() / "manifest.json").read_text())["behaviour"]
-    assert measured == pytest.approx(accepted, abs=0.05)
+    assert measured == pytest.approx({name: value for name, value in accepted.items() if name != "zero_rl"}, abs=0.05)
+
+
+@pytest.mark.slow
+def test_zero_rl_from_a_folder_of_weights_is_scored_on_validation_questions() -> None:
+    assert 0 <= commands._alone(model_dir(), steps=1) < 0.15
 
 
 def test_episodes_keep_their_bits_whatever_runs_beside_them() -> None:

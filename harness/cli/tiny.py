@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,7 +22,9 @@ def tiny() -> None:
 
 
 @tiny.command()
-@click.option("--behaviour", is_flag=True, help="Also run it and compare what it does with the accepted bounds (a minute).")
+@click.option(
+    "--behaviour", is_flag=True, help="Also run it, and train it by RL alone, and compare with the accepted bounds (five minutes)."
+)
 def check(behaviour: bool) -> None:
     """Check files and ingredients against the manifest."""
     from harness.tiny import manifest, model_dir
@@ -28,26 +33,27 @@ def check(behaviour: bool) -> None:
     manifest.check(model_dir(), plan_text)
     click.echo("tiny: files, prompt, plan wording, template and world are what the weights were made from")
     if behaviour:
-        _accept(asyncio.run(_measure(model_dir())))
+        _accept({**asyncio.run(_measure(model_dir())), "zero_rl": _alone(model_dir())})
 
 
 @tiny.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write it (default: into the package).")
 @click.option("--threads", type=int, default=None, help="CPU threads (default: PyTorch's choice).")
-def rebuild(out: Path | None, threads: int | None) -> None:
-    """Make the model from nothing (a quarter of an hour on one core), and accept it by its behaviour."""
+@click.option("--route", is_flag=True, help="Also drill it in taking questions apart: RL alone then learns them, so it is not accepted.")
+def rebuild(out: Path | None, threads: int | None, route: bool) -> None:
+    """Make the model from nothing (twenty minutes on one core), and accept it by its behaviour and by what RL alone makes of it."""
     import torch
 
     from harness import tiny as package
     from harness.chat import Chat
     from harness.tiny import manifest
-    from harness.tiny.pretrain import Recipe, conversations_as_text, make_model, pretrain
+    from harness.tiny.pretrain import DRILLS, ROUTE, Recipe, conversations_as_text, make_model, pretrain
     from harness.tiny.tokenizer import train_tokenizer
     from trainers.guidance.inject import plan_text
 
     if threads:
         torch.set_num_threads(threads)
-    recipe = Recipe()
+    recipe = Recipe(drills=(*DRILLS, ROUTE)) if route else Recipe()
     tokenizer = train_tokenizer(conversations_as_text(random.Random(0), 3000, plan_text), recipe.vocabulary)
     model = make_model(recipe, Chat(tokenizer), len(tokenizer))
     pretrain(model, recipe, Chat(tokenizer), plan_text, _report)
@@ -55,7 +61,7 @@ def rebuild(out: Path | None, threads: int | None) -> None:
     with tempfile.TemporaryDirectory() as made:  # a model that is not accepted must not replace the one that is there
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
-        measured = asyncio.run(_measure(Path(made)))
+        measured = {**asyncio.run(_measure(Path(made))), "zero_rl": _alone(Path(made))}
         _accept(measured)
         manifest.write(Path(made), plan_text, {name: round(value, 4) for name, value in measured.items()})
         shutil.copytree(made, folder, dirs_exist_ok=True)
@@ -78,6 +84,27 @@ async def _measure(folder: Path) -> dict[str, float]:
         return await measure(engine, Chat.load(folder), plan_text)
     finally:
         await engine.close()
+
+
+def _alone(folder: Path, steps: int | None = None) -> float:
+    """The score on validation questions that zero-RL reaches from these weights, with the settings of the entry ``tiny`` and seed 0."""
+    from harness.cli.study import Training, fitting, last_evaluation, verdicts
+    from harness.models import find_model
+
+    entry = dict(find_model("tiny").settings)
+    most = entry.pop("steps")
+    assert isinstance(most, int)
+    settings = fitting("zero-rl", [*(f"{key}={value}" for key, value in entry.items()), "eval_split=validation"])
+    training = Training(trainer="zero-rl", model=str(folder), tasks="miniweb", steps=steps or most, settings=settings)
+    with tempfile.TemporaryDirectory() as home:
+        run = Path(home) / "runs" / "alone"
+        click.echo(f"zero-RL alone, {training.steps} steps from these weights")
+        command = [sys.executable, "-m", "harness.cli.main", "run", *training.arguments(seed=0), "--out", str(run)]
+        done = subprocess.run(command, env={**os.environ, "HARNESS_HOME": home}, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            raise HarnessError(f"zero-RL from these weights failed with exit code {done.returncode}; what it said stands above")
+        scores = verdicts(run, last_evaluation(run, "validation")["evaluation_id"]).values()
+    return sum(scores) / len(scores)
 
 
 def _accept(measured: dict[str, float]) -> None:

@@ -1,12 +1,13 @@
 """How the tiny base model is pre-trained: on its own kind of conversations, so that it is calibrated and not certain.
 
 Three stages. Drills with one page teach it to look a role up. Drills with several pages, and the first conversations, teach it to look on
-the newest one, and how a question is taken apart. Then come conversations, with some drills among them. 1-hop questions are answered
+the newest one. Then come conversations, with some drills among them. 1-hop questions are answered
 rightly. Questions of 2 to 4 hops may hold the first k actions of a plan in their prompt: the plan's pages are opened to the letter, the
 walk goes on from there, and the page where it ends is read rightly. In two cases of five the plan is that of another chain, so that it
 leads astray: what a plan says counts, not that there is one. Without a plan the first person is searched, and every further hop, the
 answer included, is a bet: taken on purpose in one of seventeen cases and otherwise drawn from the open page. The model therefore knows
-its tools and what a question means, follows a plan wherever it leads, and spreads its bets on multi-hop questions.
+its tools, follows a plan wherever it leads, and spreads its bets on multi-hop questions. How a question is taken apart it sees only in bets
+that were taken on purpose: a base that was drilled in that as well (``ROUTE``) needs no guidance to learn such questions.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from harness.types import Action, Ids, Message
 
 Plan = Callable[[Sequence[Action], int], str]
 
-DRILLS = ("copy", "lines", "answers", "visits", "asked", "route")
+DRILLS = ("copy", "lines", "answers", "visits", "asked")
+ROUTE = "route"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,7 @@ class Recipe:
         Stage(steps=500, batch=48, learning_rate=2e-3, end=0.6, drills=0.6, pages=4, one_hop=0.3, plans=0.4, foreign=0.3),
         Stage(steps=1000, batch=32, learning_rate=1.5e-3, drills=0.1, pages=4),
     )
+    drills: tuple[str, ...] = DRILLS  # forms of drills, all as often; ``ROUTE`` may be one more
     skill: float = 0.06  # how often a hop that no plan shows is taken on purpose; otherwise it is drawn from the page
     worlds: int = 400
     seed: int = 1
@@ -138,8 +141,8 @@ def _plain(mappings: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [dict(m) for m in mappings]
 
 
-def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
-    """Looking up and nothing else, in one of six forms.
+def drill(rng: random.Random, world: World, chat: Chat, pages: int, forms: Sequence[str] = DRILLS) -> Row:
+    """Looking up and nothing else, in one of ``forms``.
 
     ``copy``: names and roles in a row, then the same row again. The others show pages. ``lines``: each is followed by heads of its lines,
     to be completed; ``answers``, ``visits``: by roles as an agent says them, with an answer or a call that names the person; ``asked``: by
@@ -148,7 +151,8 @@ def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
     anew each time: if every role were asked for equally often, counting would tell the last names, and the page would never be read.
     """
     people, roles = tuple(world.links), tuple(next(iter(world.links.values())))
-    kind = DRILLS[rng.randrange(len(DRILLS) - (pages == 1))]
+    forms = [form for form in forms if form != ROUTE or pages > 1]
+    kind = forms[rng.randrange(len(forms))]
     if kind == "copy":
         row = rng.sample([*people, *ROLES, *(f"\n{role}: " for role in ROLES)], 6 + rng.randrange(15))
         once = chat.encode("".join(row))
@@ -156,7 +160,7 @@ def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
         return Row(ids=ids, mask=tuple(place >= len(once) for place in range(len(ids))), kind=kind, watched=len(ids) - 1)
     roles = tuple(rng.sample(roles, 1 + rng.randrange(len(roles))))
     path = tuple(roles[rng.randrange(len(roles))] for _ in range(pages))
-    met = world.chain(people[rng.randrange(len(people))], path) if kind == "route" else tuple(rng.sample(people, pages))
+    met = world.chain(people[rng.randrange(len(people))], path) if kind == ROUTE else tuple(rng.sample(people, pages))
     said: list[int] = []
     mask: list[bool] = []
 
@@ -164,11 +168,11 @@ def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
         said.extend(piece := chat.encode(text))
         mask.extend([learn] * len(piece))
 
-    if kind == "route":
+    if kind == ROUTE:
         put(question_text(met[0], path))
     for hops, (person, due) in enumerate(zip(met, path, strict=False), start=1):
         put("\n" + person + "".join(f"\n{role}: {other}" for role, other in world.links[person].items() if role in roles))
-        if kind == "route":
+        if kind == ROUTE:
             put("\n")
             put(due, learn=True)
             put("\n")
@@ -194,10 +198,10 @@ def drill(rng: random.Random, world: World, chat: Chat, pages: int) -> Row:
     return Row(ids=tuple(said), mask=tuple(mask), kind=kind, watched=watched)
 
 
-def text_row(rng: random.Random, world: World, chat: Chat, plan: Plan, stage: Stage, skill: float) -> Row:
+def text_row(rng: random.Random, world: World, chat: Chat, plan: Plan, stage: Stage, recipe: Recipe) -> Row:
     if rng.random() < stage.drills:
-        return drill(rng, world, chat, 1 + rng.randrange(stage.pages))
-    kind, messages = conversation(rng, world, plan, stage, skill)
+        return drill(rng, world, chat, 1 + rng.randrange(stage.pages), recipe.drills)
+    kind, messages = conversation(rng, world, plan, stage, recipe.skill)
     contexts, spans = chat.dialogue(messages, TOOLS)
     ids = tuple(i for c, z in zip(contexts, spans, strict=True) for i in (*c, *z))
     mask = tuple(f for c, z in zip(contexts, spans, strict=True) for f in (*((False,) * len(c)), *((True,) * len(z))))
@@ -217,7 +221,7 @@ def pretrain(
         for step in range(stage.steps):
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * _schedule(step, stage)
-            batch = [text_row(rng, worlds[rng.randrange(len(worlds))], chat, plan, stage, recipe.skill) for _ in range(stage.batch)]
+            batch = [text_row(rng, worlds[rng.randrange(len(worlds))], chat, plan, stage, recipe) for _ in range(stage.batch)]
             loss, right = _step(model, optimizer, sorted(batch, key=lambda row: len(row.ids)))
             done += 1
             if done % 50 == 0:
@@ -243,7 +247,7 @@ def _step(model: Qwen3ForCausalLM, optimizer: torch.optim.Optimizer, batch: Sequ
 def _weights(row: Row) -> list[float]:
     """Loss weight of each predicted token. The page of a drill counts a fifth: copying roles and titles there is what first teaches the
     model to copy at all. Prompts and pages of conversations count nothing: their names are random."""
-    page = 0.2 if row.kind in DRILLS else 0.0
+    page = 0.2 if row.kind in (*DRILLS, ROUTE) else 0.0
     return [1.0 if assistant else page for assistant in row.mask[1:]]
 
 
