@@ -100,7 +100,8 @@ def _alone(folder: Path, steps: int | None = None) -> float:
         run = Path(home) / "runs" / "alone"
         click.echo(f"zero-RL alone, {training.steps} steps from these weights")
         command = [sys.executable, "-m", "harness.cli.main", "run", *training.arguments(seed=0), "--out", str(run)]
-        done = subprocess.run(command, env={**os.environ, "HARNESS_HOME": home}, stdout=subprocess.DEVNULL, check=False)
+        environment = {**os.environ, "HARNESS_HOME": home, "HARNESS_DATABASE_URL": ""}  # on no board of the user's
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             raise HarnessError(f"zero-RL from these weights failed with exit code {done.returncode}; what it said stands above")
         scores = verdicts(run, last_evaluation(run, "validation")["evaluation_id"]).values()
