@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.cli.diagnose import DiagnoseConfig, diagnose
+from harness.cli.folders import name_of_run
 from harness.cli.main import run_command
 from harness.config import store
 from harness.events import Kind, Recorder, current_events
@@ -145,5 +146,5 @@ def test_a_model_is_diagnosed_in_a_run_of_its_own(run: Run, tmp_path: Path, harn
     assert code == 0, err
     assert sum(json.loads(out)["data"]["turns"].values()) == 4
     assert [e.data["phase"] for e in current_events(tmp_path / "base") if e.kind is Kind.RUN] == ["started", "finished"]
-    assert shown(harness_home, "base") == {"turns": 0}
+    assert shown(harness_home, name_of_run(tmp_path / "base")) == {"turns": 0}
     assert run("turns", "--model", "tiny", "--out", tmp_path / "base")[0] == 2, "an existing run must not be written over"

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from harness.cli.folders import name_of_run
 from harness.events import Event, Kind, current_events, read_blob
 
 HARNESS = Path(sys.executable).parent / "harness"
@@ -175,7 +176,7 @@ def test_a_killed_run_goes_on_with_any_engine_model_and_number_of_ranks(case: st
     succeed(*common, "--out", tmp_path / "killed", "--resume")
     assert len(events(tmp_path / "killed", Kind.STEP)) == steps
     assert_the_log_is_right(tmp_path / "whole", size=2)
-    ended = [row for row in board() if (row["run"], row["step"]) == ("killed", steps)]
+    ended = [row for row in board() if (row["run"], row["step"]) == (name_of_run(tmp_path / "killed"), steps)]
     assert ended and all(row["method"] == "actguide" and row["model"] == extra[1] and row["n"] for row in ended)
     prompts = [[e.data["task_id"] for e in events(tmp_path / name, Kind.GROUP)] for name in ("whole", "killed")]
     assert sorted(prompts[0]) == sorted(prompts[1])
