@@ -241,4 +241,4 @@ def test_an_arm_has_settings_of_its_own_on_one_model_alone() -> None:
     opsd = next(arm for arm in table.arms if arm.trainer == "opsd")
     plain, other = replace(opsd, on={}), replace(BENCH, model="smollm2-135m")
     assert BENCH.run_dir(opsd, 0) != BENCH.run_dir(plain, 0) and other.run_dir(opsd, 0) == other.run_dir(plain, 0)
-    assert "tenth of the learning rate" in table.remark
+    assert "thirtieth of the learning rate" in table.remark
