@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.folders import name_of_run
 from harness.cli.main import cli, run_command
 from harness.tasks import MINIWEB
 from harness.tiny import model_dir
@@ -40,7 +41,9 @@ def test_a_forecast_refuses_what_the_evaluation_refuses(tmp_path: Path, scripted
     for last in ([], ["--dry-run"]):
         assert run_command(cli, [*command, *last]) == 2
         said = capsys.readouterr()
-        assert "/miniweb/test under other conditions: tools was" in said.err and "reuse" not in said.out
+        assert (
+            f"holds {name_of_run(tmp_path / 'run')}/miniweb/test under other conditions: tools was" in said.err and "reuse" not in said.out
+        )
 
 
 @pytest.mark.parametrize(

@@ -267,17 +267,12 @@ def _log(folder: Path, config: DiagnoseConfig, *, trained: bool) -> Iterator[Rec
     from harness.cli.board import put_on_board
     from harness.events import Kind, Recorder
 
-    started: dict[str, Any] = {
-        "run_id": name_of_run(folder),
-        "command": "diagnose",
-        "model": config.model,
-        "method": "base",
-        "seed": config.seed,
-    }
     with Recorder(folder, writer="diagnose") as log:
         if trained:
             yield log
         else:
+            who = {"model": config.model, "method": "base", "seed": config.seed}
+            started: dict[str, Any] = {"run_id": name_of_run(folder), "command": "diagnose", **who}
             store(config, folder / "config.json")
             log.record(Kind.RUN, {"phase": "started", **started, "config": to_json(config), "provenance": provenance()})
             try:
